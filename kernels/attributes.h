@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+// Static attributes of the operations, shared by the reference and the fast kernels.
+// Their meaning is given in backends/api/assay_backend.h, operation by operation.
+#pragma once
+
+#include <cstdint>
+
+namespace assay {
+
+enum class RopeScaling : int32_t { kNone = 0, kLinear = 1, kLlama3 = 2, kYarn = 3 };
+
+struct RopeAttr {
+  int32_t rotary_dim = 0;
+  bool interleaved = false;
+  float theta = 10000.0f;
+  RopeScaling scaling = RopeScaling::kNone;
+  float factor = 1.0f;
+  float low_freq_factor = 1.0f;
+  float high_freq_factor = 4.0f;
+  float original_context = 8192.0f;
+  float beta_fast = 32.0f;
+  float beta_slow = 1.0f;
+  float attn_factor = 1.0f;
+};
+
+enum class GluAct : int32_t { kSilu = 0, kGeluTanh = 1 };
+
+enum class KvLayout : int32_t { kHND = 1, kNHD = 2 };
+
+struct KvAttr {
+  KvLayout layout = KvLayout::kHND;
+  int32_t block_size = 0;
+};
+
+struct AttnAttr {
+  KvAttr kv;
+  float scale = 1.0f;
+  int32_t window = 0;
+  float softcap = 0.0f;
+};
+
+// The uniform number in [0,1) that sampling draws: the splitmix64 finaliser over seed and step
+// (the same function as assay_uniform in the backend ABI).
+inline float Uniform(uint64_t seed, uint32_t step) {
+  uint64_t z = seed + 0x9E3779B97F4A7C15ull * (static_cast<uint64_t>(step) + 1u);
+  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;
+  z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
+  z ^= z >> 31;
+  return static_cast<float>(z >> 40) * (1.0f / 16777216.0f);
+}
+
+}  // namespace assay

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which instruction sets this machine has, found once at run time. Any thread.
+#pragma once
+
+#include <string>
+
+namespace assay::cpu {
+
+struct Isa {
+  bool avx2 = false;         // AVX2 + FMA + F16C
+  bool avx512 = false;       // F, BW, DQ, VL
+  bool avx512_vnni = false;
+  bool avx512_bf16 = false;
+  bool amx_bf16 = false;     // usable: the kernel granted the tile state
+  bool amx_int8 = false;
+};
+
+// The environment variable ASSAY_ISA (generic, avx2, avx512, avx512_vnni, avx512_bf16, amx) lowers what is used;
+// it never raises it. Read once, at the first call.
+const Isa& CurrentIsa();
+// For people: "AVX-512 VNNI BF16".
+std::string IsaName(const Isa& isa);
+
+}  // namespace assay::cpu

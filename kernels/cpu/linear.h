@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+// y = x * w^T + bias on the CPU, and the packed weight layouts that it reads.
+// The layout of a packed weight is a pure function of (WeightSpec, this machine's ISA): whoever holds dtype,
+// rows, cols and compute can read it. A weight is packed once and serves decode (few rows of x: weights are
+// streamed once at full bandwidth), prefill (many rows: dense GEMM) and embedding look-ups.
+// SPMD: see team.h. Activations are f32.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/cpu/team.h"
+#include "kernels/view.h"
+
+namespace assay::cpu {
+
+struct WeightSpec {
+  DType dtype = DType::kNone;    // F32, F16, BF16, Q8_0, Q4_0, Q4_1
+  DType compute = DType::kNone;  // kF32: operands are never rounded below f32; kNone: what suits dtype
+  int64_t rows = 0;              // N
+  int64_t cols = 0;              // K; a multiple of 32 for block types
+};
+
+// nullptr if this spec is supported, else why not.
+const char* WeightUnsupported(const WeightSpec& spec);
+size_t PackedWeightBytes(const WeightSpec& spec);
+constexpr size_t kWeightAlignment = 64;
+// src: row-major [rows, cols], block types as in GGUF. dst: PackedWeightBytes, kWeightAlignment-aligned.
+void PackWeight(const WeightSpec& spec, const void* src, void* dst, const Team& team);
+
+// ids [T] i32, y [T, K] f32; ids outside [0, rows) give zeros.
+void Embed(const WeightSpec& spec, const View& ids, const void* packed, const View& y, const Team& team);
+
+// Scratch for Linear with at most m rows of x.
+size_t LinearWorkspace(const WeightSpec& spec, int64_t m, int threads);
+// x [M, K] f32 (rows may be strided), y [M, N] f32 (rows may be strided), bias [N] f32 or empty.
+void Linear(const WeightSpec& spec, const View& x, const void* packed, const View& bias, const View& y,
+            void* workspace, const Team& team);
+
+}  // namespace assay::cpu

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+// Names, sizes and conversions of the ABI's data types. Pure functions, any thread.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string_view>
+
+#include "backends/api/assay_backend.h"
+
+namespace assay {
+
+struct DTypeInfo {
+  const char* name;      // "bf16", "q4_1"
+  int32_t block_elems;   // elements per block; 1 for plain types
+  int32_t block_bytes;
+};
+
+// nullptr for an unknown dtype.
+const DTypeInfo* FindDType(assay_dtype dtype);
+const char* DTypeName(assay_dtype dtype);
+bool IsBlockType(assay_dtype dtype);
+// Bytes of `elements` consecutive elements; elements must be a multiple of the block size (CHECKed).
+uint64_t DTypeBytes(assay_dtype dtype, uint64_t elements);
+
+float F16ToF32(uint16_t h);
+uint16_t F32ToF16(float f);   // round to nearest even
+inline float BF16ToF32(uint16_t h) {
+  const uint32_t u = static_cast<uint32_t>(h) << 16;
+  float f;
+  __builtin_memcpy(&f, &u, 4);
+  return f;
+}
+uint16_t F32ToBF16(float f);  // round to nearest even; NaN stays NaN
+
+// Converts `elements` (a multiple of both block sizes) between any of F32, F16, BF16, Q8_0, Q4_0, Q4_1.
+void ConvertElements(assay_dtype from, const void* src, assay_dtype to, void* dst, uint64_t elements);
+
+}  // namespace assay
