@@ -29,7 +29,9 @@ void InstallInterruptHandler() {
   signal(SIGPIPE, SIG_IGN);  // a closed pipe is an error of write(), not the end of a measurement
 }
 
-bool WasInterrupted() { return interrupted.load(std::memory_order_relaxed); }
+bool WasInterrupted() {
+  return interrupted.load(std::memory_order_relaxed);
+}
 
 void ThrowIfInterrupted() {
   if (WasInterrupted()) throw Interrupted();

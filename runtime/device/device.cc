@@ -76,8 +76,8 @@ void Device::Enqueue(Stream& stream, const OpCall& call, const Buffer& workspace
                      const assay_host_lengths* lengths) const {
   assay_message msg = NewMessage();
   const assay_args args = call.args();
-  const assay_status status = table().enqueue(stream.handle(), call.desc, &args, workspace.handle(), 0,
-                                              workspace.bytes(), lengths, &msg);
+  const assay_status status =
+      table().enqueue(stream.handle(), call.desc, &args, workspace.handle(), 0, workspace.bytes(), lengths, &msg);
   if (status != ASSAY_OK) CheckStatus(status, msg, "enqueue");
 }
 
@@ -178,7 +178,9 @@ Stream::Stream(std::shared_ptr<Device> device) : device_(std::move(device)) {
   CheckStatus(device_->table().stream_create(device_->handle(), &handle_, &msg), msg, "creating a stream");
 }
 
-Stream::~Stream() { device_->table().stream_destroy(handle_); }
+Stream::~Stream() {
+  device_->table().stream_destroy(handle_);
+}
 
 void Stream::Synchronize() {
   assay_message msg = NewMessage();
@@ -202,7 +204,9 @@ Event::Event(std::shared_ptr<Device> device) : device_(std::move(device)) {
   CheckStatus(device_->table().event_create(device_->handle(), &handle_, &msg), msg, "creating an event");
 }
 
-Event::~Event() { device_->table().event_destroy(handle_); }
+Event::~Event() {
+  device_->table().event_destroy(handle_);
+}
 
 void Event::Record(Stream& stream) {
   assay_message msg = NewMessage();

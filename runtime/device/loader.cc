@@ -23,37 +23,40 @@ const assay_host kHost = {sizeof(assay_host), ASSAY_ABI_VERSION, HostLog};
 
 // The first required member that a backend left out, or nullptr.
 const char* MissingMember(const assay_backend& t) {
+#define ASSAY_MEMBER(m) \
+  { #m, t.m != nullptr }
   const struct {
     const char* name;
     bool present;
   } required[] = {
-      {"name", t.name},
-      {"version", t.version},
-      {"device_count", t.device_count},
-      {"device_info", t.device_info},
-      {"device_create", t.device_create},
-      {"device_destroy", t.device_destroy},
-      {"buffer_create", t.buffer_create},
-      {"buffer_destroy", t.buffer_destroy},
-      {"buffer_map", t.buffer_map},
-      {"stream_create", t.stream_create},
-      {"stream_destroy", t.stream_destroy},
-      {"stream_synchronize", t.stream_synchronize},
-      {"event_create", t.event_create},
-      {"event_destroy", t.event_destroy},
-      {"event_record", t.event_record},
-      {"event_wait", t.event_wait},
-      {"event_synchronize", t.event_synchronize},
-      {"event_elapsed_ns", t.event_elapsed_ns},
-      {"copy_to_device", t.copy_to_device},
-      {"copy_to_host", t.copy_to_host},
-      {"copy_on_device", t.copy_on_device},
-      {"weight_packed_size", t.weight_packed_size},
-      {"weight_pack", t.weight_pack},
-      {"supports", t.supports},
-      {"workspace_size", t.workspace_size},
-      {"enqueue", t.enqueue},
+      ASSAY_MEMBER(name),
+      ASSAY_MEMBER(version),
+      ASSAY_MEMBER(device_count),
+      ASSAY_MEMBER(device_info),
+      ASSAY_MEMBER(device_create),
+      ASSAY_MEMBER(device_destroy),
+      ASSAY_MEMBER(buffer_create),
+      ASSAY_MEMBER(buffer_destroy),
+      ASSAY_MEMBER(buffer_map),
+      ASSAY_MEMBER(stream_create),
+      ASSAY_MEMBER(stream_destroy),
+      ASSAY_MEMBER(stream_synchronize),
+      ASSAY_MEMBER(event_create),
+      ASSAY_MEMBER(event_destroy),
+      ASSAY_MEMBER(event_record),
+      ASSAY_MEMBER(event_wait),
+      ASSAY_MEMBER(event_synchronize),
+      ASSAY_MEMBER(event_elapsed_ns),
+      ASSAY_MEMBER(copy_to_device),
+      ASSAY_MEMBER(copy_to_host),
+      ASSAY_MEMBER(copy_on_device),
+      ASSAY_MEMBER(weight_packed_size),
+      ASSAY_MEMBER(weight_pack),
+      ASSAY_MEMBER(supports),
+      ASSAY_MEMBER(workspace_size),
+      ASSAY_MEMBER(enqueue),
   };
+#undef ASSAY_MEMBER
   for (const auto& member : required) {
     if (!member.present) return member.name;
   }
@@ -90,10 +93,6 @@ std::shared_ptr<Backend> Backend::Load(const std::string& path) {
                         "; a backend exports it (docs/writing-a-backend.md)");
   }
   const auto entry = reinterpret_cast<assay_backend_entry_fn>(symbol);
-  if (!path.empty() && dlsym(dlopen(nullptr, RTLD_NOW), ASSAY_BACKEND_ENTRY_SYMBOL) == symbol) {
-    throw Error(where + ": has no symbol " ASSAY_BACKEND_ENTRY_SYMBOL
-                        " of its own; a backend exports it (docs/writing-a-backend.md)");
-  }
   assay_message msg{};
   msg.struct_size = sizeof(msg);
   backend->table_.struct_size = sizeof(assay_backend);
@@ -196,7 +195,7 @@ DeviceChoice ChooseDevice(const std::string& spec) {
     throw Error("--device " + spec + ": no such device; present are: " + known + ", or the path of a plug-in (.so)");
   }
   if (!best.backend) throw Error("no device is present: " + notes);
-  best.reason = candidates == 1 ? "the only device present"
+  best.reason = candidates == 1            ? "the only device present"
                 : best.info.is_accelerator ? "the first accelerator present"
                                            : "no accelerator is present";
   return best;
