@@ -11,8 +11,8 @@
 namespace assay {
 
 struct DTypeInfo {
-  const char* name;      // "bf16", "q4_1"
-  int32_t block_elems;   // elements per block; 1 for plain types
+  const char* name;     // "bf16", "q4_1"
+  int32_t block_elems;  // elements per block; 1 for plain types
   int32_t block_bytes;
 };
 
@@ -24,7 +24,7 @@ bool IsBlockType(assay_dtype dtype);
 uint64_t DTypeBytes(assay_dtype dtype, uint64_t elements);
 
 float F16ToF32(uint16_t h);
-uint16_t F32ToF16(float f);   // round to nearest even
+uint16_t F32ToF16(float f);  // round to nearest even
 inline float BF16ToF32(uint16_t h) {
   const uint32_t u = static_cast<uint32_t>(h) << 16;
   float f;

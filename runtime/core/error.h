@@ -45,10 +45,10 @@ class Result {
 }  // namespace assay
 
 // A condition that only a bug in this program can break.
-#define ASSAY_CHECK(cond)                                                                     \
-  do {                                                                                        \
-    if (!(cond)) {                                                                            \
-      std::fprintf(stderr, "assay: bug: %s at %s:%d\n", #cond, __FILE__, __LINE__);            \
-      std::abort();                                                                           \
-    }                                                                                         \
+#define ASSAY_CHECK(cond)                                                           \
+  do {                                                                              \
+    if (!(cond)) {                                                                  \
+      std::fprintf(stderr, "assay: bug: %s at %s:%d\n", #cond, __FILE__, __LINE__); \
+      std::abort();                                                                 \
+    }                                                                               \
   } while (0)

@@ -118,7 +118,7 @@ class Event {
 // One operation with its descriptor and tensors, ready for supports/workspace_size/enqueue.
 struct OpCall {
   const assay_op_desc* desc = nullptr;
-  std::vector<const assay_tensor*> in;   // entries may be null where the operation says "opt"
+  std::vector<const assay_tensor*> in;  // entries may be null where the operation says "opt"
   std::vector<const assay_tensor*> out;
   assay_args args() const;
 };
@@ -168,7 +168,7 @@ struct FoundBackend {
   std::shared_ptr<Backend> backend;  // null if it could not be loaded
   std::string where;                 // "built in" or a path
   std::vector<assay_device_info> devices;
-  std::string note;                  // why there are no devices
+  std::string note;  // why there are no devices
 };
 std::vector<FoundBackend> FindBackends();
 
