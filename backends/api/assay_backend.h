@@ -497,7 +497,7 @@ typedef struct assay_backend {
                               uint64_t offset, assay_message* msg);
 
   /* Does this device run this operation with tensors of these dtypes, ranks and static sizes? `args` carries
-   * tensors whose buffers are NULL and whose token counts (T, S, M, R) are the largest that will be used.
+   * tensors whose buffers are not looked at and whose token counts (T, S, M, R) are the largest that will be used.
    * ASSAY_OK, or ASSAY_ERR_UNSUPPORTED with the reason. Called at model load, never during a step. */
   assay_status (*supports)(assay_device device, const assay_op_desc* desc, const assay_args* args, assay_message* msg);
   /* Scratch that enqueue needs for tensors of at most these sizes; aligned to buffer_alignment by the host. The

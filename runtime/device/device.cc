@@ -225,4 +225,30 @@ double Event::ElapsedNsSince(const Event& begin) const {
   return ns;
 }
 
+// ---------------------------------------------------------------------------------------------- Plan
+
+Plan::Plan(Stream& stream, const std::function<void()>& record) : stream_(&stream) {
+  const assay_backend& table = stream.device().table();
+  assay_message msg = NewMessage();
+  CheckStatus(table.plan_begin(stream.handle(), &msg), msg, "beginning a plan");
+  try {
+    record();
+  } catch (...) {
+    // The stream must leave recording mode; what was recorded is of no use.
+    if (table.plan_end(stream.handle(), &handle_, &msg) == ASSAY_OK) table.plan_destroy(handle_);
+    throw;
+  }
+  CheckStatus(table.plan_end(stream.handle(), &handle_, &msg), msg, "ending a plan");
+}
+
+Plan::~Plan() {
+  stream_->device().table().plan_destroy(handle_);
+}
+
+void Plan::Launch(const assay_host_lengths* lengths) {
+  assay_message msg = NewMessage();
+  CheckStatus(stream_->device().table().plan_launch(stream_->handle(), handle_, lengths, &msg), msg,
+              "launching a plan");
+}
+
 }  // namespace assay

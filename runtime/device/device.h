@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -113,6 +114,21 @@ class Event {
  private:
   std::shared_ptr<Device> device_;
   assay_event handle_ = nullptr;
+};
+
+// Work recorded on a stream, to be launched many times (tier 1 of the ABI).
+class Plan {
+ public:
+  // Records what `record` enqueues on the stream; nothing of it runs.
+  Plan(Stream& stream, const std::function<void()>& record);
+  ~Plan();
+  Plan(const Plan&) = delete;
+  Plan& operator=(const Plan&) = delete;
+  void Launch(const assay_host_lengths* lengths);
+
+ private:
+  Stream* stream_;
+  assay_plan handle_ = nullptr;
 };
 
 // One operation with its descriptor and tensors, ready for supports/workspace_size/enqueue.

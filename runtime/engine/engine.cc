@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/engine/engine.h"
+
+namespace assay {
+
+Engine::Engine(std::shared_ptr<Device> device, std::unique_ptr<Model> model, const ExecutorOptions& options)
+    : executor_(std::move(device), std::move(model), options),
+      pool_(executor_.kv_plan().blocks, executor_.kv_plan().block_size),
+      scheduler_({options.max_tokens, options.max_seqs, options.max_context}, &pool_) {}
+
+Result<StepReport> Engine::Step() {
+  StepReport report;
+  report.begin = Clock::now();
+  const std::vector<StepItem> items = scheduler_.Schedule();
+  report.sequences = static_cast<int64_t>(items.size());
+  report.decode = !items.empty();
+  StepResult result;
+  try {
+    result = executor_.Run(items);
+  } catch (const Error& e) {
+    return Result<StepReport>::Fail(e.what());
+  }
+  report.end = Clock::now();
+  for (size_t i = 0; i < items.size(); ++i) {
+    const Sequence& s = *items[i].sequence;
+    if (s.generated() == 0) {
+      report.prompt_tokens += items[i].tokens;
+      report.decode = false;
+    }
+    if (result.tokens[i] >= 0) report.tokens.push_back({s.id, result.tokens[i], s.generated()});
+    scheduler_.Advance(items[i], result.tokens[i]);
+  }
+  return report;
+}
+
+}  // namespace assay

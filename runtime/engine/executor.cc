@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/engine/executor.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "runtime/core/dtype.h"
+#include "runtime/engine/step_inputs.h"
+
+namespace assay {
+
+int64_t DecodeBucket(int64_t sequences, int64_t max_seqs) {
+  const int64_t bucket = sequences <= 8 ? sequences : (sequences + 7) / 8 * 8;
+  return std::min(bucket, max_seqs);
+}
+
+KvPlan PlanKv(const assay_device_info& info, const ExecutorOptions& options, int64_t layers, int64_t kv_heads,
+              int64_t head_dim) {
+  KvPlan plan{};
+  plan.dtype = options.kv_dtype != ASSAY_DTYPE_NONE ? options.kv_dtype : info.kv_dtypes[0];
+  plan.layout = info.kv_layouts[0];
+  plan.block_size = info.kv_block_sizes[0];
+  const auto* end = info.kv_dtypes + ASSAY_MAX_LIST;
+  if (std::find(info.kv_dtypes, end, plan.dtype) == end || plan.dtype == ASSAY_DTYPE_NONE) {
+    throw Error(std::string("device ") + info.id + " has no KV cache of dtype " + DTypeName(plan.dtype));
+  }
+  if (plan.block_size <= 0 || plan.layout == 0) {
+    throw Error(std::string("device ") + info.id + " declares no KV block size or no KV layout; its backend must");
+  }
+  plan.blocks_per_seq = (options.max_context + plan.block_size - 1) / plan.block_size;
+  int64_t blocks = 0, bytes = 0;
+  const int64_t block_bytes = static_cast<int64_t>(DTypeBytes(plan.dtype, plan.block_size * kv_heads * head_dim));
+  if (__builtin_mul_overflow(plan.blocks_per_seq, options.max_seqs, &blocks) || blocks > INT32_MAX ||
+      __builtin_mul_overflow(blocks, block_bytes * 2 * layers, &bytes) || blocks * plan.block_size > INT32_MAX) {
+    throw Error("a KV cache for " + std::to_string(options.max_seqs) + " sequences of " +
+                std::to_string(options.max_context) + " tokens is too large; lower --concurrency, --isl or --osl");
+  }
+  plan.blocks = static_cast<int32_t>(blocks);
+  plan.bytes = static_cast<uint64_t>(bytes);
+  return plan;
+}
+
+Executor::Executor(std::shared_ptr<Device> device, std::unique_ptr<Model> model, const ExecutorOptions& options)
+    : device_(device),
+      stream_(device),
+      model_(std::move(model)),
+      options_(options),
+      kv_plan_(
+          PlanKv(device->info(), options, model_->shape().layers, model_->shape().kv_heads, model_->shape().head_dim)),
+      ops_(device, &stream_),
+      max_logits_(options.prompt_logprobs ? options.max_tokens + options.max_seqs : options.max_seqs) {
+  ASSAY_CHECK(options.max_seqs > 0 && options.max_tokens >= options.max_seqs);
+  const int64_t k = std::max(options.top_logprobs, 1);
+  const int64_t vocab = model_->shape().vocab;
+  logits_buffer_ = Buffer(device, TensorBytes(ASSAY_F32, {max_logits_, vocab}), false);
+  logits_ = MakeTensor(logits_buffer_.handle(), 0, ASSAY_F32, {max_logits_, vocab});
+
+  const uint64_t align = std::max<uint64_t>(device->info().buffer_alignment, 64);
+  uint64_t offset = 0;
+  const auto place = [&](assay_dtype dtype, std::initializer_list<int64_t> shape) {
+    const Tensor t = MakeTensor(nullptr, offset, dtype, shape);
+    offset += (TensorBytes(dtype, shape) + align - 1) / align * align;
+    return t;
+  };
+  ids_ = place(ASSAY_I32, {max_logits_});
+  logprob_ = place(ASSAY_F32, {max_logits_});
+  top_ids_ = place(ASSAY_I32, {max_logits_, k});
+  top_logprobs_ = place(ASSAY_F32, {max_logits_, k});
+  output_buffer_ = Buffer(device, offset, true);
+  for (Tensor* t : {&ids_, &logprob_, &top_ids_, &top_logprobs_}) t->buffer = output_buffer_.handle();
+
+  decode_inputs_ = std::make_unique<StepInputs>(
+      device, StepCapacity{options.max_seqs, options.max_seqs, max_logits_, kv_plan_.blocks_per_seq});
+  prompt_inputs_ = std::make_unique<StepInputs>(
+      device, StepCapacity{options.max_tokens, options.max_seqs, max_logits_, kv_plan_.blocks_per_seq});
+  AllocateKv();
+  Check();
+}
+
+Executor::~Executor() = default;
+
+void Executor::AllocateKv() {
+  const ModelShape& shape = model_->shape();
+  kv_.layout = kv_plan_.layout;
+  kv_.block_size = kv_plan_.block_size;
+  const auto tensor = [&](assay_buffer buffer) {
+    return kv_.layout == ASSAY_KV_HND ? MakeTensor(buffer, 0, kv_plan_.dtype,
+                                                   {kv_plan_.blocks, shape.kv_heads, kv_.block_size, shape.head_dim})
+                                      : MakeTensor(buffer, 0, kv_plan_.dtype,
+                                                   {kv_plan_.blocks, kv_.block_size, shape.kv_heads, shape.head_dim});
+  };
+  for (int64_t layer = 0; layer < shape.layers; ++layer) {
+    for (auto* side : {&kv_.k, &kv_.v}) {
+      kv_buffers_.emplace_back(device_, kv_plan_.bytes / (2 * shape.layers), false);
+      side->push_back(tensor(kv_buffers_.back().handle()));
+    }
+  }
+}
+
+// One dry pass of every kind of step at its largest size: refuses what the device lacks and sizes the workspace.
+void Executor::Check() {
+  ops_.SetMode(Ops::Mode::kCheck);
+  const int64_t s = options_.max_seqs;
+  model_->Forward(ops_, prompt_inputs_->Tensors(options_.max_tokens, s, max_logits_), kv_, logits_);
+  Sample(*prompt_inputs_, s);
+  ops_.Logprobs(logits_, prompt_inputs_->Targets(0, max_logits_), logprob_, &top_ids_, &top_logprobs_);
+  ops_.AllocateWorkspace();
+  ops_.SetMode(Ops::Mode::kRun);
+}
+
+void Executor::Sample(const StepInputs& inputs, int64_t samples) {
+  if (samples == 0) return;
+  const auto p = inputs.Sampling(samples);
+  ops_.Sample(logits_.Rows(0, samples), p.temperature, p.top_k, p.top_p, p.min_p, p.seed, p.step,
+              ids_.Rows(0, samples));
+}
+
+void Executor::EnqueueDecode(int64_t bucket) {
+  model_->Forward(ops_, decode_inputs_->Tensors(bucket, bucket, bucket), kv_, logits_.Rows(0, bucket));
+  Sample(*decode_inputs_, bucket);
+}
+
+void Executor::RecordPlan(int64_t sequences) {
+  if (!device_->backend().has_plans()) return;
+  const int64_t bucket = DecodeBucket(sequences, options_.max_seqs);
+  auto& plan = plans_[bucket];
+  if (!plan) plan = std::make_unique<Plan>(stream_, [&] { EnqueueDecode(bucket); });
+}
+
+void Executor::RunDecode(int64_t bucket, const assay_host_lengths* lengths) {
+  // Profiling times each operation, so it cannot use a plan.
+  if (!device_->backend().has_plans() || ops_.mode() == Ops::Mode::kProfile) return EnqueueDecode(bucket);
+  RecordPlan(bucket);
+  plans_[bucket]->Launch(lengths);
+}
+
+StepResult Executor::Run(std::span<const StepItem> items) {
+  if (items.empty()) return {};
+  bool decode = true, prompt_logprobs = false;
+  int32_t top = -1;
+  for (const StepItem& item : items) {
+    const Request& r = item.sequence->request;
+    decode = decode && item.tokens == 1 && item.sequence->generated() > 0;
+    prompt_logprobs = prompt_logprobs || (r.prompt_logprobs && item.sequence->generated() == 0);
+    top = std::max(top, r.top_logprobs);
+  }
+  ASSAY_CHECK(!prompt_logprobs || options_.prompt_logprobs);
+  ASSAY_CHECK(top <= options_.top_logprobs);
+
+  StepInputs& inputs = decode ? *decode_inputs_ : *prompt_inputs_;
+  const int64_t bucket = DecodeBucket(static_cast<int64_t>(items.size()), options_.max_seqs);
+  const auto fill = inputs.Stage(items, kv_.block_size, decode ? bucket : 0);
+  inputs.Upload(stream_);
+  const assay_host_lengths lengths = inputs.HostLengths();
+  const assay_host_lengths* mirror = device_->info().needs_host_lengths ? &lengths : nullptr;
+  ops_.SetHostLengths(mirror);
+  if (decode) {
+    RunDecode(bucket, mirror);
+  } else {
+    const int64_t rows = fill.samples + fill.prompt_rows;
+    model_->Forward(ops_, inputs.Tensors(fill.tokens, fill.seqs, rows), kv_, logits_.Rows(0, rows));
+    Sample(inputs, fill.samples);
+  }
+  RunLogprobs(inputs, top >= 0 ? fill.samples : 0, fill.samples, fill.prompt_rows);
+  ops_.SetHostLengths(nullptr);
+
+  return Collect(items, fill, top);
+}
+
+// Brings tokens and log-probabilities back and hands them out; the only place where the host waits for the device.
+StepResult Executor::Collect(std::span<const StepItem> items, const StepInputs::Fill& fill, int32_t top) {
+  StepResult result;
+  std::vector<int32_t> sampled(fill.samples);
+  const int64_t rows = fill.samples + fill.prompt_rows, k = top_ids_.dim(1);
+  std::vector<float> logprob(top >= 0 || fill.prompt_rows > 0 ? rows : 0);
+  std::vector<float> top_logprobs(top > 0 ? fill.samples * k : 0);
+  std::vector<int32_t> top_ids(top_logprobs.size());
+  const auto fetch = [&](auto& host, const Tensor& from) {
+    if (!host.empty()) stream_.Download(host.data(), output_buffer_, from.offset, host.size() * sizeof(host[0]));
+  };
+  fetch(sampled, ids_);
+  fetch(logprob, logprob_);
+  fetch(top_ids, top_ids_);
+  fetch(top_logprobs, top_logprobs_);
+  stream_.Synchronize();
+
+  int64_t prompt_row = fill.samples;
+  for (size_t i = 0; i < items.size(); ++i) {
+    Sequence& seq = *items[i].sequence;
+    const int32_t row = fill.sample_of_item[i];
+    result.tokens.push_back(row < 0 ? -1 : sampled[row]);
+    if (row >= 0 && seq.request.top_logprobs >= 0) {
+      TokenLogprob t{logprob[row], {}, {}};
+      for (int32_t j = 0; j < seq.request.top_logprobs; ++j) {
+        t.top_ids.push_back(top_ids[row * k + j]);
+        t.top_logprobs.push_back(top_logprobs[row * k + j]);
+      }
+      seq.logprobs.push_back(std::move(t));
+    }
+    for (int64_t n = PromptRows(items[i]); n > 0; --n) seq.prompt_logprobs.push_back(logprob[prompt_row++]);
+  }
+  return result;
+}
+
+void Executor::RunLogprobs(const StepInputs& inputs, int64_t sampled, int64_t samples, int64_t prompt_rows) {
+  if (sampled > 0) {
+    const Tensor ids = top_ids_.Rows(0, sampled), values = top_logprobs_.Rows(0, sampled);
+    ops_.Logprobs(logits_.Rows(0, sampled), ids_.Rows(0, sampled), logprob_.Rows(0, sampled), &ids, &values);
+  }
+  if (prompt_rows > 0) {
+    ops_.Logprobs(logits_.Rows(samples, prompt_rows), inputs.Targets(samples, prompt_rows),
+                  logprob_.Rows(samples, prompt_rows), nullptr, nullptr);
+  }
+}
+
+}  // namespace assay

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+// Runs one step of a set of sequences on a device: stages the step's inputs, runs the model's operations (decode
+// steps as recorded plans, one per batch bucket), samples on the device, and brings the tokens back.
+// Owns the model, the KV cache, the staging buffers and the plans. One thread.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "runtime/engine/model.h"
+#include "runtime/engine/step_inputs.h"
+#include "runtime/sched/scheduler.h"
+
+namespace assay {
+
+struct ExecutorOptions {
+  int64_t max_tokens = 512;                 // tokens per step
+  int64_t max_seqs = 1;                     // sequences per step, at most max_tokens
+  int64_t max_context = 2048;               // tokens per sequence
+  assay_dtype kv_dtype = ASSAY_DTYPE_NONE;  // NONE: what the device prefers
+  bool prompt_logprobs = false;             // logits for every token of a step, not only for the last of a sequence
+  int32_t top_logprobs = 0;                 // the most alternatives that a request may ask for
+};
+
+// The KV cache that these options lead to on this device.
+struct KvPlan {
+  assay_dtype dtype;
+  assay_kv_layout layout;
+  int32_t block_size;
+  int32_t blocks;  // for max_seqs sequences of max_context tokens
+  int64_t blocks_per_seq;
+  uint64_t bytes;  // K and V of all layers
+};
+KvPlan PlanKv(const assay_device_info& info, const ExecutorOptions& options, int64_t layers, int64_t kv_heads,
+              int64_t head_dim);
+
+struct StepResult {
+  std::vector<int32_t> tokens;  // one per item; -1 where nothing was sampled
+};
+
+class Executor {
+ public:
+  Executor(std::shared_ptr<Device> device, std::unique_ptr<Model> model, const ExecutorOptions& options);
+  ~Executor();
+
+  // Runs the items; their blocks are in the sequences' tables. Appends log-probabilities to the sequences that asked
+  // for them. The sampled tokens are returned, not appended.
+  StepResult Run(std::span<const StepItem> items);
+
+  const KvPlan& kv_plan() const { return kv_plan_; }
+  const Model& model() const { return *model_; }
+  Ops& ops() { return ops_; }
+  Stream& stream() { return stream_; }
+  const ExecutorOptions& options() const { return options_; }
+  // Records the plan that decode steps of `sequences` sequences use, so that no measured step pays for it.
+  void RecordPlan(int64_t sequences);
+
+ private:
+  void AllocateKv();
+  void Check();
+  void Sample(const StepInputs& inputs, int64_t samples);
+  void EnqueueDecode(int64_t bucket);
+  void RunDecode(int64_t bucket, const assay_host_lengths* lengths);
+  void RunLogprobs(const StepInputs& inputs, int64_t sampled, int64_t samples, int64_t prompt_rows);
+  StepResult Collect(std::span<const StepItem> items, const StepInputs::Fill& fill, int32_t top);
+
+  std::shared_ptr<Device> device_;
+  Stream stream_;
+  std::unique_ptr<Model> model_;
+  ExecutorOptions options_;
+  KvPlan kv_plan_;
+  Ops ops_;
+  std::vector<Buffer> kv_buffers_;
+  KvCache kv_;
+  int64_t max_logits_;
+  Buffer logits_buffer_, output_buffer_;
+  Tensor logits_;                                  // [max_logits, V] f32
+  Tensor ids_, logprob_, top_ids_, top_logprobs_;  // [max_logits], [max_logits], [max_logits, K] x 2
+  std::unique_ptr<StepInputs> decode_inputs_, prompt_inputs_;
+  std::map<int64_t, std::unique_ptr<Plan>> plans_;  // by bucket
+};
+
+// The batch size that a decode step of `sequences` is padded to: exact up to 8, then multiples of 8 (at most an
+// eighth of the work is padding), so that few plans serve all sizes.
+int64_t DecodeBucket(int64_t sequences, int64_t max_seqs);
+
+}  // namespace assay

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+// The inputs of a step: one host block and its mirror on the device, at fixed addresses, so that recorded plans find
+// them and one copy brings all of them over. One thread.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "runtime/engine/model.h"
+#include "runtime/sched/scheduler.h"
+
+namespace assay {
+
+// Capacity of a block of inputs.
+struct StepCapacity {
+  int64_t tokens, seqs, logits, blocks_per_seq;
+};
+
+// How many of the item's tokens want a prompt log-probability: those whose successor is also of the prompt.
+int64_t PromptRows(const StepItem& item);
+
+class StepInputs {
+ public:
+  StepInputs(std::shared_ptr<Device> device, const StepCapacity& capacity);
+
+  // Where the rows of logits of one step go: first one per sampled item, then those of prompt log-probabilities.
+  struct Fill {
+    int64_t tokens = 0, seqs = 0, samples = 0, prompt_rows = 0;
+    std::vector<int32_t> sample_of_item;  // per item, its row among the samples, or -1
+  };
+  // Fills the host block. padded_seqs >= items.size(): the rest is padding of one token each (decode buckets); 0 for
+  // no padding.
+  Fill Stage(std::span<const StepItem> items, int32_t block_size, int64_t padded_seqs);
+  void Upload(Stream& stream);
+  assay_host_lengths HostLengths() const;
+
+  // Device views cut to a step's sizes.
+  StepTensors Tensors(int64_t tokens, int64_t seqs, int64_t logits) const;
+  struct SamplingTensors {
+    Tensor temperature, top_k, top_p, min_p, seed, step;
+  };
+  SamplingTensors Sampling(int64_t samples) const;
+  Tensor Targets(int64_t begin, int64_t count) const { return targets_.tensor.Rows(begin, count); }
+
+ private:
+  struct Field {
+    Tensor tensor;
+    uint8_t* host = nullptr;
+    template <class T>
+    T* as() const {
+      return reinterpret_cast<T*>(host);
+    }
+  };
+  void StageItem(const StepItem& item, int64_t s, int32_t block_size, Fill* fill);
+  void StageSampling(const Sequence& sequence, int64_t row);
+
+  StepCapacity capacity_;
+  std::vector<uint8_t> host_;
+  Buffer device_;
+  Field ids_, positions_, slots_, q_offsets_, kv_lens_, block_table_, logit_rows_, targets_;
+  Field temperature_, top_k_, top_p_, min_p_, seed_, step_;
+  int64_t staged_seqs_ = 0;
+};
+
+}  // namespace assay
