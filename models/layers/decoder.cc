@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "models/layers/decoder.h"
+
+#include <cmath>
+
+#include "runtime/core/dtype.h"
+#include "runtime/core/interrupt.h"
+
+namespace assay {
+namespace {
+
+// Activations lie one after the other; every tensor starts on a multiple of this many bytes.
+constexpr uint64_t kAlign = 256;
+
+struct ActivationShape {
+  int64_t rows, cols;
+};
+
+// In the order of Decoder::Activations.
+std::vector<ActivationShape> ActivationShapes(const ModelConfig& c, const DecoderOptions& o) {
+  const int64_t t = o.max_tokens, qkv = (c.heads + 2 * c.kv_heads) * c.head_dim;
+  return {{t, c.hidden},  {t, c.hidden}, {t, c.hidden},           {t, qkv}, {t, c.heads * c.head_dim},
+          {t, 2 * c.ffn}, {t, c.ffn},    {o.max_logits, c.hidden}};
+}
+
+}  // namespace
+
+uint64_t ActivationBytes(const ModelConfig& config, const DTypeChoice& dtypes, const DecoderOptions& options) {
+  uint64_t total = 0;
+  for (const ActivationShape& s : ActivationShapes(config, options)) {
+    total += (TensorBytes(dtypes.act, {s.rows, s.cols}) + kAlign - 1) / kAlign * kAlign;
+  }
+  return total;
+}
+
+Decoder::Decoder(std::shared_ptr<Device> device, Checkpoint* checkpoint, const DTypeChoice& dtypes,
+                 const DecoderOptions& options)
+    : device_(device),
+      config_(checkpoint->config()),
+      dtypes_(dtypes),
+      options_(options),
+      loader_(device, checkpoint, dtypes) {
+  if (config_.head_dim > device->info().max_head_dim) {
+    throw Error("device " + device->id() + " takes heads of at most " + std::to_string(device->info().max_head_dim) +
+                " dimensions, this model has " + std::to_string(config_.head_dim));
+  }
+  FillShape();
+  AllocateActivations();
+  // The largest tensors first: while they are converted and packed, nothing else takes memory yet.
+  outer_buffer_ = Buffer(device, loader_.OuterBytes(), false);
+  outer_ = loader_.LoadOuter(&outer_buffer_);
+  if (options.stream_layers) {
+    uint64_t largest = 0;
+    for (int64_t i = 0; i < config_.layers; ++i) largest = std::max(largest, loader_.LayerBytes(i));
+    layer_buffers_.emplace_back(device, largest, false);
+    return;
+  }
+  for (int64_t i = 0; i < config_.layers; ++i) {
+    layer_buffers_.emplace_back(device, loader_.LayerBytes(i), false);
+    layers_.push_back(loader_.LoadLayer(i, &layer_buffers_.back()));
+  }
+}
+
+void Decoder::FillShape() {
+  const ModelConfig& c = config_;
+  shape_.layers = c.layers;
+  shape_.heads = c.heads;
+  shape_.kv_heads = c.kv_heads;
+  shape_.head_dim = c.head_dim;
+  shape_.vocab = c.vocab;
+  shape_.max_positions = c.max_positions;
+  shape_.step_weight_bytes = loader_.StepBytes();
+  shape_.weight_bytes = loader_.TotalBytes();
+  const int64_t qkv = (c.heads + 2 * c.kv_heads) * c.head_dim;
+  const int64_t per_layer = c.hidden * (qkv + c.heads * c.head_dim + 3 * c.ffn);
+  shape_.head_flops = 2ull * static_cast<uint64_t>(c.vocab * c.hidden);
+  shape_.flops_per_token = 2ull * static_cast<uint64_t>(c.layers * per_layer) + shape_.head_flops;
+}
+
+void Decoder::AllocateActivations() {
+  activation_buffer_ = Buffer(device_, ActivationBytes(config_, dtypes_, options_), false);
+  Tensor* const tensors[] = {&activations_.residual, &activations_.x,       &activations_.h,   &activations_.qkv,
+                             &activations_.attn,     &activations_.gate_up, &activations_.act, &activations_.head_in};
+  uint64_t offset = 0;
+  size_t i = 0;
+  for (const ActivationShape& s : ActivationShapes(config_, options_)) {
+    *tensors[i++] = MakeTensor(activation_buffer_.handle(), offset, dtypes_.act, {s.rows, s.cols});
+    offset += (TensorBytes(dtypes_.act, {s.rows, s.cols}) + kAlign - 1) / kAlign * kAlign;
+  }
+}
+
+Decoder::Activations Decoder::Cut(int64_t tokens, int64_t logits) const {
+  Activations a = activations_;
+  for (Tensor* t : {&a.residual, &a.x, &a.h, &a.qkv, &a.attn, &a.gate_up, &a.act}) *t = t->Rows(0, tokens);
+  a.head_in = a.head_in.Rows(0, logits);
+  return a;
+}
+
+void Decoder::Linear(Ops& ops, const Tensor& x, const LinearWeights& w, const Tensor& y, const char* label) const {
+  for (const LinearWeights::Part& part : w.parts) {
+    const Tensor out = y.Columns(part.begin, part.w.dim(0));
+    ops.Linear(x, part.w, part.bias ? &*part.bias : nullptr, out, dtypes_.compute, label);
+  }
+}
+
+void Decoder::Attention(Ops& ops, const LayerWeights& w, int64_t layer, const StepTensors& step, const KvCache& kv,
+                        const Activations& a) {
+  const ModelConfig& c = config_;
+  const int64_t q_cols = c.heads * c.head_dim, kv_cols = c.kv_heads * c.head_dim;
+  Linear(ops, a.x, w.qkv, a.qkv, "linear qkv");
+  const Tensor q = a.qkv.Columns(0, q_cols).Heads(c.heads, c.head_dim);
+  const Tensor k = a.qkv.Columns(q_cols, kv_cols).Heads(c.kv_heads, c.head_dim);
+  const Tensor v = a.qkv.Columns(q_cols + kv_cols, kv_cols).Heads(c.kv_heads, c.head_dim);
+  if (c.qk_norm) {
+    ops.RmsNorm(q, *w.q_norm, q, c.norm_eps);
+    ops.RmsNorm(k, *w.k_norm, k, c.norm_eps);
+  }
+  ops.Rope(step.positions, outer_.rope_freqs ? &*outer_.rope_freqs : nullptr, q, k, c.rope);
+  ops.KvWritePaged(k, v, step.slots, kv.k[layer], kv.v[layer], kv.layout, kv.block_size);
+
+  assay_attn_desc attn{};
+  attn.struct_size = sizeof(attn);
+  attn.op = ASSAY_OP_ATTN_PAGED;
+  attn.layout = kv.layout;
+  attn.block_size = kv.block_size;
+  attn.scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim));
+  attn.window = layer >= c.window_from_layer ? c.window : 0;
+  ops.AttnPaged(q, kv.k[layer], kv.v[layer], step.block_table, step.q_offsets, step.kv_lens,
+                a.attn.Heads(c.heads, c.head_dim), attn);
+  Linear(ops, a.attn, w.o, a.h, "linear o");
+}
+
+void Decoder::Mlp(Ops& ops, const LayerWeights& w, const Activations& a) {
+  Linear(ops, a.x, w.gate_up, a.gate_up, "linear gate_up");
+  ops.Glu(a.gate_up, a.act, ASSAY_GLU_SILU);
+  Linear(ops, a.act, w.down, a.h, "linear down");
+}
+
+void Decoder::Forward(Ops& ops, const StepTensors& step, const KvCache& kv, const Tensor& logits) {
+  const Activations a = Cut(step.ids.dim(0), logits.dim(0));
+  const float eps = config_.norm_eps;
+  ops.Embed(step.ids, outer_.embedding, a.residual);
+  for (int64_t i = 0; i < config_.layers; ++i) {
+    LayerWeights streamed;
+    if (options_.stream_layers) {
+      ThrowIfInterrupted();
+      ops.stream().Synchronize();  // the layer before is still being read until here
+      streamed = loader_.LoadLayer(i, ops.mode() == Ops::Mode::kCheck ? nullptr : &layer_buffers_[0]);
+    }
+    const LayerWeights& w = options_.stream_layers ? streamed : layers_[i];
+    if (i == 0) {
+      ops.RmsNorm(a.residual, w.attn_norm, a.x, eps);
+    } else {
+      ops.AddRmsNorm(a.h, w.attn_norm, a.residual, a.x, eps);
+    }
+    Attention(ops, w, i, step, kv, a);
+    ops.AddRmsNorm(a.h, w.mlp_norm, a.residual, a.x, eps);
+    Mlp(ops, w, a);
+  }
+  if (logits.dim(0) == 0) return;
+  ops.AddRmsNorm(a.h, outer_.final_norm, a.residual, a.x, eps);
+  ops.GatherRows(a.x, step.logit_rows, a.head_in);
+  Linear(ops, a.head_in, outer_.head, logits, "linear head");
+}
+
+}  // namespace assay

@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "models/layers/weights.h"
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+
+#include "runtime/core/dtype.h"
+#include "runtime/core/interrupt.h"
+
+namespace assay {
+namespace {
+
+template <size_t N>
+bool Lists(const assay_dtype (&list)[N], assay_dtype dtype) {
+  return std::find(list, list + N, dtype) != list + N;
+}
+
+std::string ListNames(const assay_device_info& info) {
+  std::string names;
+  for (const assay_dtype d : info.weight_dtypes) {
+    if (d == ASSAY_DTYPE_NONE) break;
+    names += (names.empty() ? "" : ", ") + std::string(DTypeName(d));
+  }
+  return names;
+}
+
+}  // namespace
+
+DTypeChoice ChooseDTypes(const std::string& name, const assay_device_info& info) {
+  DTypeChoice c;
+  c.name = name;
+  c.act = info.act_dtypes[0];
+  if (name == "f32") {
+    c.linear = c.embed = c.compute = c.act = c.kv = ASSAY_F32;
+  } else if (name == "bf16") {
+    c.linear = c.embed = ASSAY_BF16;
+  } else if (name == "f16") {
+    c.linear = c.embed = ASSAY_F16;
+  } else if (name == "int8") {
+    c.linear = c.embed = ASSAY_Q8_0;
+  } else if (name == "int4") {
+    // The head's precision decides the output distribution and costs little: it stays at 8 bits, as is usual.
+    c.linear = ASSAY_Q4_0;
+    c.embed = ASSAY_Q8_0;
+  } else if (name == "fp8") {
+    c.linear = ASSAY_F8_E4M3;
+  } else if (name != "auto") {
+    throw Error("--dtype " + name + ": unknown; use auto, bf16, f16, f32, int8, int4 or fp8");
+  }
+  for (const assay_dtype d : {c.linear, c.embed}) {
+    if (d != ASSAY_DTYPE_NONE && !Lists(info.weight_dtypes, d)) {
+      throw Error("--dtype " + name + ": device " + info.id + " has no kernels for " + DTypeName(d) +
+                  " weights; it has " + ListNames(info));
+    }
+  }
+  if (!Lists(info.act_dtypes, c.act) || (c.kv != ASSAY_DTYPE_NONE && !Lists(info.kv_dtypes, c.kv))) {
+    throw Error("--dtype " + name + ": device " + info.id + " cannot keep activations and KV cache in f32");
+  }
+  return c;
+}
+
+WeightLoader::WeightLoader(std::shared_ptr<Device> device, Checkpoint* checkpoint, const DTypeChoice& dtypes)
+    : device_(std::move(device)), checkpoint_(checkpoint), dtypes_(dtypes) {}
+
+void WeightLoader::Begin(const Buffer* buffer) {
+  buffer_ = buffer;
+  offset_ = 0;
+  matrix_bytes_ = 0;
+}
+
+uint64_t WeightLoader::LayerBytes(int64_t layer) {
+  LoadLayer(layer, nullptr);
+  return offset_;
+}
+
+uint64_t WeightLoader::OuterBytes() {
+  LoadOuter(nullptr);
+  return offset_;
+}
+
+uint64_t WeightLoader::TotalBytes() {
+  uint64_t total = OuterBytes();
+  for (int64_t i = 0; i < checkpoint_->config().layers; ++i) total += LayerBytes(i);
+  return total;
+}
+
+uint64_t WeightLoader::StepBytes() {
+  uint64_t total = 0;
+  LoadOuter(nullptr);
+  total += matrix_bytes_;
+  for (int64_t i = 0; i < checkpoint_->config().layers; ++i) {
+    LoadLayer(i, nullptr);
+    total += matrix_bytes_;
+  }
+  return total;
+}
+
+assay_dtype WeightLoader::MainDType() {
+  std::map<assay_dtype, uint64_t> bytes;
+  for (const TensorInfo& t : checkpoint_->tensors()) {
+    if (t.shape.size() != 2) continue;
+    const bool outer = t.name.find("layers.") == std::string::npos;
+    const assay_dtype wanted = outer ? dtypes_.embed : dtypes_.linear;
+    const assay_dtype target = wanted == ASSAY_DTYPE_NONE ? t.dtype : wanted;
+    bytes[target] += DTypeBytes(target, static_cast<uint64_t>(t.shape[0] * t.shape[1]));
+  }
+  const auto most =
+      std::max_element(bytes.begin(), bytes.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
+  return most == bytes.end() ? ASSAY_DTYPE_NONE : most->first;
+}
+
+const TensorInfo& WeightLoader::Need(const std::string& name) const {
+  const TensorInfo* info = checkpoint_->Find(name);
+  ASSAY_CHECK(info != nullptr);  // the checkpoint promised every tensor that its config asks for
+  return *info;
+}
+
+assay_dtype WeightLoader::TargetDType(const TensorInfo& info, assay_dtype wanted) const {
+  const assay_dtype target = wanted == ASSAY_DTYPE_NONE ? info.dtype : wanted;
+  if (!Lists(device_->info().weight_dtypes, target)) {
+    throw Error(checkpoint_->path() + ": tensor '" + info.name + "' is " + DTypeName(target) + ", and device " +
+                device_->id() + " has kernels for " + ListNames(device_->info()) + " only; choose one with --dtype");
+  }
+  const DTypeInfo* d = FindDType(target);
+  if (info.shape[1] % d->block_elems != 0) {
+    throw Error("--dtype " + dtypes_.name + ": tensor '" + info.name + "' has rows of " +
+                std::to_string(info.shape[1]) + " elements, which " + DTypeName(target) + " blocks of " +
+                std::to_string(d->block_elems) + " do not divide; use another --dtype");
+  }
+  return target;
+}
+
+uint64_t WeightLoader::Place(uint64_t bytes, uint64_t alignment) {
+  alignment = std::max<uint64_t>(alignment, 1);
+  const uint64_t at = (offset_ + alignment - 1) / alignment * alignment;
+  offset_ = at + bytes;
+  return at;
+}
+
+Tensor WeightLoader::LoadVector(const std::string& name) {
+  const TensorInfo& info = Need(name);
+  const int64_t n = info.shape[0];
+  const uint64_t bytes = static_cast<uint64_t>(n) * sizeof(float);
+  const uint64_t at = Place(bytes, device_->info().buffer_alignment);
+  if (buffer_) {
+    std::vector<float> values(n);
+    ConvertElements(info.dtype, checkpoint_->Data(info), ASSAY_F32, values.data(), n);
+    checkpoint_->Release(info);
+    Stream stream(device_);
+    stream.Upload(*buffer_, at, values.data(), bytes);
+    stream.Synchronize();
+  }
+  return MakeTensor(buffer_ ? buffer_->handle() : nullptr, at, ASSAY_F32, {n});
+}
+
+std::optional<Tensor> WeightLoader::LoadBias(const std::vector<Source>& sources, int64_t rows) {
+  if (std::all_of(sources.begin(), sources.end(), [](const Source& s) { return s.bias.empty(); })) return std::nullopt;
+  const uint64_t bytes = static_cast<uint64_t>(rows) * sizeof(float);
+  const uint64_t at = Place(bytes, device_->info().buffer_alignment);
+  if (buffer_) {
+    std::vector<float> values;
+    for (const Source& s : sources) {
+      const size_t begin = values.size();
+      values.resize(begin + Need(s.weight).shape[0], 0.0f);
+      if (s.bias.empty()) continue;
+      const TensorInfo& info = Need(s.bias);
+      ConvertElements(info.dtype, checkpoint_->Data(info), ASSAY_F32, values.data() + begin, info.shape[0]);
+      checkpoint_->Release(info);
+    }
+    Stream stream(device_);
+    stream.Upload(*buffer_, at, values.data(), bytes);
+    stream.Synchronize();
+  }
+  return MakeTensor(buffer_ ? buffer_->handle() : nullptr, at, ASSAY_F32, {rows});
+}
+
+void WeightLoader::Pack(const std::vector<Source>& sources, const assay_weight_desc& desc, uint64_t offset) {
+  ThrowIfInterrupted();
+  const TensorInfo& first = Need(sources[0].weight);
+  if (sources.size() == 1 && first.dtype == desc.dtype) {
+    device_->PackWeight(desc, checkpoint_->Data(first), *buffer_, offset);
+    checkpoint_->Release(first);
+    return;
+  }
+  std::vector<uint8_t> joined(DTypeBytes(desc.dtype, static_cast<uint64_t>(desc.rows * desc.cols)));
+  uint8_t* at = joined.data();
+  for (const Source& s : sources) {
+    const TensorInfo& info = Need(s.weight);
+    const uint64_t elements = static_cast<uint64_t>(info.shape[0] * info.shape[1]);
+    ConvertElements(info.dtype, checkpoint_->Data(info), desc.dtype, at, elements);
+    checkpoint_->Release(info);
+    at += DTypeBytes(desc.dtype, elements);
+  }
+  device_->PackWeight(desc, joined.data(), *buffer_, offset);
+}
+
+LinearWeights::Part WeightLoader::LoadPart(const std::vector<Source>& sources, assay_dtype target, uint32_t usage) {
+  assay_weight_desc desc{};
+  desc.struct_size = sizeof(desc);
+  desc.dtype = target;
+  desc.usage = usage;
+  desc.compute = dtypes_.compute;
+  desc.cols = Need(sources[0].weight).shape[1];
+  for (const Source& s : sources) desc.rows += Need(s.weight).shape[0];
+
+  const uint64_t bytes = device_->PackedBytes(desc);
+  const uint64_t at = Place(bytes, device_->info().weight_alignment);
+  if (usage & ASSAY_WEIGHT_LINEAR) matrix_bytes_ += bytes;
+  if (buffer_) Pack(sources, desc, at);
+  LinearWeights::Part part;
+  part.w = MakeTensor(buffer_ ? buffer_->handle() : nullptr, at, target, {desc.rows, desc.cols});
+  part.w.flags = ASSAY_TENSOR_PACKED;
+  part.bias = LoadBias(sources, desc.rows);
+  return part;
+}
+
+LinearWeights WeightLoader::LoadLinear(const std::vector<Source>& sources, uint32_t usage, assay_dtype wanted) {
+  LinearWeights weights;
+  int64_t column = 0;
+  for (size_t i = 0; i < sources.size();) {
+    const assay_dtype target = TargetDType(Need(sources[i].weight), wanted);
+    std::vector<Source> group;
+    while (i < sources.size() && TargetDType(Need(sources[i].weight), wanted) == target) group.push_back(sources[i++]);
+    LinearWeights::Part part = LoadPart(group, target, usage);
+    part.begin = column;
+    column += part.w.dim(0);
+    weights.parts.push_back(std::move(part));
+  }
+  return weights;
+}
+
+LayerWeights WeightLoader::LoadLayer(int64_t layer, const Buffer* buffer) {
+  Begin(buffer);
+  const ModelConfig& c = checkpoint_->config();
+  const std::string p = "model.layers." + std::to_string(layer) + ".";
+  const auto source = [&](const std::string& name, bool bias) {
+    return Source{p + name + ".weight", bias ? p + name + ".bias" : ""};
+  };
+  LayerWeights w;
+  w.attn_norm = LoadVector(p + "input_layernorm.weight");
+  w.mlp_norm = LoadVector(p + "post_attention_layernorm.weight");
+  if (c.qk_norm) {
+    w.q_norm = LoadVector(p + "self_attn.q_norm.weight");
+    w.k_norm = LoadVector(p + "self_attn.k_norm.weight");
+  }
+  const uint32_t linear = ASSAY_WEIGHT_LINEAR;
+  w.qkv = LoadLinear({source("self_attn.q_proj", c.qkv_bias), source("self_attn.k_proj", c.qkv_bias),
+                      source("self_attn.v_proj", c.qkv_bias)},
+                     linear, dtypes_.linear);
+  w.o = LoadLinear({source("self_attn.o_proj", c.o_bias)}, linear, dtypes_.linear);
+  w.gate_up =
+      LoadLinear({source("mlp.gate_proj", c.mlp_bias), source("mlp.up_proj", c.mlp_bias)}, linear, dtypes_.linear);
+  w.down = LoadLinear({source("mlp.down_proj", c.mlp_bias)}, linear, dtypes_.linear);
+  return w;
+}
+
+OuterWeights WeightLoader::LoadOuter(const Buffer* buffer) {
+  Begin(buffer);
+  const ModelConfig& c = checkpoint_->config();
+  OuterWeights w;
+  const uint32_t usage = c.tied_embeddings ? ASSAY_WEIGHT_LINEAR | ASSAY_WEIGHT_EMBED : ASSAY_WEIGHT_EMBED;
+  w.head = LoadLinear({{"model.embed_tokens.weight", ""}}, usage, dtypes_.embed);
+  w.embedding = w.head.parts[0].w;
+  if (!c.tied_embeddings) w.head = LoadLinear({{"lm_head.weight", ""}}, ASSAY_WEIGHT_LINEAR, dtypes_.embed);
+  w.final_norm = LoadVector("model.norm.weight");
+  if (checkpoint_->Find("rope_freqs.weight")) w.rope_freqs = LoadVector("rope_freqs.weight");
+  return w;
+}
+
+}  // namespace assay

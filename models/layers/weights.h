@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+// From a checkpoint's tensors to packed weights on a device: which dtype each becomes, how many bytes that takes,
+// and the packing itself. A WeightLoader borrows the checkpoint; the buffers belong to the caller. One thread.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "models/format/checkpoint.h"
+#include "runtime/device/device.h"
+
+namespace assay {
+
+// What --dtype means on a device.
+struct DTypeChoice {
+  std::string name;                        // as the user wrote it
+  assay_dtype linear = ASSAY_DTYPE_NONE;   // NONE: each weight keeps the file's dtype
+  assay_dtype embed = ASSAY_DTYPE_NONE;    // embedding table and head
+  assay_dtype compute = ASSAY_DTYPE_NONE;  // F32: no operand is rounded below f32
+  assay_dtype act = ASSAY_F32;
+  assay_dtype kv = ASSAY_DTYPE_NONE;  // NONE: what the device prefers
+};
+// name: auto, f32, bf16, f16, int8, int4 or fp8. Throws Error if the device lacks what it needs.
+DTypeChoice ChooseDTypes(const std::string& name, const assay_device_info& info);
+
+// A linear layer: y = x * w^T + bias. Weights of one dtype that share an input are packed as one product; where a file
+// mixes dtypes (some GGUF recipes do), there is a part for each.
+struct LinearWeights {
+  struct Part {
+    Tensor w;                    // [rows, in]
+    std::optional<Tensor> bias;  // [rows] f32
+    int64_t begin = 0;           // first output column
+  };
+  std::vector<Part> parts;
+};
+
+struct LayerWeights {
+  Tensor attn_norm, mlp_norm;            // [hidden] f32
+  std::optional<Tensor> q_norm, k_norm;  // [head_dim] f32
+  LinearWeights qkv, o, gate_up, down;
+};
+
+struct OuterWeights {
+  Tensor embedding;                  // [vocab, hidden]
+  Tensor final_norm;                 // [hidden] f32
+  LinearWeights head;                // the embedding again if tied
+  std::optional<Tensor> rope_freqs;  // [rotary_dim/2] f32
+};
+
+class WeightLoader {
+ public:
+  WeightLoader(std::shared_ptr<Device> device, Checkpoint* checkpoint, const DTypeChoice& dtypes);
+
+  // Device bytes of a layer, of everything outside the layers, and of the whole model.
+  uint64_t LayerBytes(int64_t layer);
+  uint64_t OuterBytes();
+  uint64_t TotalBytes();
+  // Bytes of packed matrices that a step reads: layers and head, not the embedding look-up.
+  uint64_t StepBytes();
+  // The dtype that most weight bytes have on the device.
+  assay_dtype MainDType();
+
+  // Converts, packs, and lets the checkpoint release each source tensor. `buffer` holds at least the bytes above; with
+  // a null buffer nothing is read and the tensors only carry shapes.
+  LayerWeights LoadLayer(int64_t layer, const Buffer* buffer);
+  OuterWeights LoadOuter(const Buffer* buffer);
+
+ private:
+  struct Source {
+    std::string weight, bias;  // bias "" for none
+  };
+  assay_dtype TargetDType(const TensorInfo& info, assay_dtype wanted) const;
+  Tensor LoadVector(const std::string& name);
+  LinearWeights LoadLinear(const std::vector<Source>& sources, uint32_t usage, assay_dtype wanted);
+  LinearWeights::Part LoadPart(const std::vector<Source>& sources, assay_dtype target, uint32_t usage);
+  void Pack(const std::vector<Source>& sources, const assay_weight_desc& desc, uint64_t offset);
+  std::optional<Tensor> LoadBias(const std::vector<Source>& sources, int64_t rows);
+  uint64_t Place(uint64_t bytes, uint64_t alignment);
+  const TensorInfo& Need(const std::string& name) const;
+  void Begin(const Buffer* buffer);
+
+  std::shared_ptr<Device> device_;
+  Checkpoint* checkpoint_;
+  DTypeChoice dtypes_;
+  const Buffer* buffer_ = nullptr;  // of the Load call under way
+  uint64_t offset_ = 0;
+  uint64_t matrix_bytes_ = 0;  // packed matrices placed since Begin, embedding look-up apart
+};
+
+}  // namespace assay
