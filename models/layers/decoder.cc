@@ -69,6 +69,8 @@ void Decoder::FillShape() {
   shape_.head_dim = c.head_dim;
   shape_.vocab = c.vocab;
   shape_.max_positions = c.max_positions;
+  shape_.window = c.window;
+  shape_.window_from_layer = c.window_from_layer;
   shape_.step_weight_bytes = loader_.StepBytes();
   shape_.weight_bytes = loader_.TotalBytes();
   const int64_t qkv = (c.heads + 2 * c.kv_heads) * c.head_dim;

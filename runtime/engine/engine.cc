@@ -8,6 +8,21 @@ Engine::Engine(std::shared_ptr<Device> device, std::unique_ptr<Model> model, con
       pool_(executor_.kv_plan().blocks, executor_.kv_plan().block_size),
       scheduler_({options.max_tokens, options.max_seqs, options.max_context}, &pool_) {}
 
+Result<int64_t> Engine::Submit(Request request) {
+  const int64_t vocab = executor_.model().shape().vocab;
+  for (const int32_t id : request.prompt) {
+    if (id < 0 || id >= vocab) {
+      return Result<int64_t>::Fail("token id " + std::to_string(id) + " is not in the vocabulary (0.." +
+                                   std::to_string(vocab - 1) + ")");
+    }
+  }
+  const int32_t most = executor_.options().top_logprobs;
+  if (request.top_logprobs > most) {
+    return Result<int64_t>::Fail("the engine was set up for at most " + std::to_string(most) + " log-probabilities");
+  }
+  return scheduler_.Add(std::move(request));
+}
+
 Result<StepReport> Engine::Step() {
   StepReport report;
   report.begin = Clock::now();
@@ -23,6 +38,7 @@ Result<StepReport> Engine::Step() {
   report.end = Clock::now();
   for (size_t i = 0; i < items.size(); ++i) {
     const Sequence& s = *items[i].sequence;
+    report.context_tokens += s.computed + items[i].tokens;
     if (s.generated() == 0) {
       report.prompt_tokens += items[i].tokens;
       report.decode = false;

@@ -33,7 +33,7 @@ class Engine {
   Engine(std::shared_ptr<Device> device, std::unique_ptr<Model> model, const ExecutorOptions& options);
 
   // The id of the new sequence, or why the request can never run.
-  Result<int64_t> Submit(Request request) { return scheduler_.Add(std::move(request)); }
+  Result<int64_t> Submit(Request request);
   // Runs one step; a failing device is reported, and the engine is then of no more use.
   Result<StepReport> Step();
   bool idle() const { return scheduler_.idle(); }

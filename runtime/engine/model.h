@@ -3,6 +3,7 @@
 // KV cache. A Model owns its weights and activations on one device. One thread.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -16,7 +17,9 @@ struct ModelShape {
   int64_t kv_heads = 0;
   int64_t head_dim = 0;
   int64_t vocab = 0;
-  int64_t max_positions = 0;
+  int64_t max_positions = 0;  // 0: unknown
+  int32_t window = 0;         // sliding window of the layers from window_from_layer on; 0: none
+  int64_t window_from_layer = 0;
   // Of one decode step: bytes of the weights that every step reads (layers and head, as packed), and the floating
   // point operations per token of all matrix products (2 per weight), attention apart.
   uint64_t step_weight_bytes = 0;

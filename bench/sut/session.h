@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+// A model ready to run on a device: the steps from what a user writes (--model, --device, --dtype) to an engine, with
+// the memory checked before any of it is taken. Owns all of it. One thread.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "models/format/checkpoint.h"
+#include "models/layers/decoder.h"
+#include "runtime/engine/engine.h"
+
+namespace assay::bench {
+
+struct ModelSpec {
+  std::string model;   // path, hf:DIR, FILE.gguf or shape:NAME
+  std::string device;  // "" for the best present
+  std::string dtype = "auto";
+  int32_t threads = 0;  // 0: all usable cores
+};
+
+// What a run will take on the device, in bytes.
+struct MemoryPlan {
+  uint64_t weights = 0, kv_cache = 0, activations = 0, logits = 0;
+  uint64_t total() const { return weights + kv_cache + activations + logits; }
+};
+
+class Session {
+ public:
+  // Opens device and checkpoint and plans; loads no weights yet. Throws Error for whatever is wrong.
+  explicit Session(const ModelSpec& spec);
+
+  // The engine, weights loaded. Throws Error if the plan does not fit the device's free memory, or the model has fewer
+  // positions than options.max_context.
+  std::unique_ptr<Engine> Load(const ExecutorOptions& options);
+  // As above on another device with layers streamed from the file: slow, and needs little memory.
+  std::unique_ptr<Engine> LoadReference(const DeviceChoice& reference, const ExecutorOptions& options);
+  MemoryPlan Plan(const ExecutorOptions& options) const;
+
+  const DeviceChoice& choice() const { return choice_; }
+  const std::shared_ptr<Device>& device() const { return device_; }
+  Checkpoint& checkpoint() { return *checkpoint_; }
+  const ModelConfig& config() const { return checkpoint_->config(); }
+  const DTypeChoice& dtypes() const { return dtypes_; }
+  assay_dtype weight_dtype() const { return weight_dtype_; }  // of most weight bytes on the device
+
+ private:
+  void CheckContext(const ExecutorOptions& options) const;
+
+  ModelSpec spec_;
+  DeviceChoice choice_;
+  std::shared_ptr<Device> device_;
+  std::unique_ptr<Checkpoint> checkpoint_;
+  DTypeChoice dtypes_;
+  assay_dtype weight_dtype_ = ASSAY_DTYPE_NONE;
+  uint64_t weight_bytes_ = 0;
+};
+
+}  // namespace assay::bench
