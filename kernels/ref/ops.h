@@ -25,8 +25,8 @@ void AddScale(const View& a, const View& b, const View& y, float alpha, float be
 void Linear(const View& x, const View& w, const View& bias, const View& y);
 void KvWritePaged(const View& k, const View& v, const View& slots, const View& k_cache, const View& v_cache,
                   const KvAttr& attr);
-void AttnPaged(const View& q, const View& k_cache, const View& v_cache, const View& block_table,
-               const View& q_offsets, const View& kv_lens, const View& y, const AttnAttr& attr);
+void AttnPaged(const View& q, const View& k_cache, const View& v_cache, const View& block_table, const View& q_offsets,
+               const View& kv_lens, const View& y, const AttnAttr& attr);
 void Sample(const View& logits, const View& temperature, const View& top_k, const View& top_p, const View& min_p,
             const View& seed, const View& step, const View& ids);
 // top_ids and top_logprobs may be empty (both or neither).

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/ref/convert.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "kernels/ref/tensors_for_test.h"
+
+namespace assay::ref {
+namespace {
+
+TEST(Convert, EveryF16SurvivesTheRoundTrip) {
+  for (uint32_t h = 0; h < 0x10000; ++h) {
+    const float f = F16ToF32(static_cast<uint16_t>(h));
+    if (std::isnan(f)) {
+      EXPECT_TRUE(std::isnan(F16ToF32(F32ToF16(f)))) << h;
+    } else {
+      ASSERT_EQ(F32ToF16(f), h);
+    }
+  }
+}
+
+TEST(Convert, F16KnownValues) {
+  EXPECT_EQ(F16ToF32(0x3c00), 1.0f);
+  EXPECT_EQ(F16ToF32(0xc000), -2.0f);
+  EXPECT_EQ(F16ToF32(0x7bff), 65504.0f);
+  EXPECT_EQ(F16ToF32(0x0001), 0x1p-24f);
+  EXPECT_EQ(F32ToF16(65519.0f), 0x7bff);
+  EXPECT_EQ(F32ToF16(65520.0f), 0x7c00);
+  EXPECT_EQ(F32ToF16(1.0f + 0x1p-11f), 0x3c00);  // a tie goes to the even neighbour
+  EXPECT_EQ(F32ToF16(1.0f + 0x3p-11f), 0x3c02);
+  EXPECT_EQ(F32ToF16(0x1p-25f), 0x0000);
+  EXPECT_EQ(F32ToF16(std::nextafter(0x1p-25f, 1.0f)), 0x0001);
+}
+
+TEST(Convert, BF16RoundsToNearestEven) {
+  EXPECT_EQ(F32ToBF16(1.0f), 0x3f80);
+  EXPECT_EQ(F32ToBF16(1.0f + 0x1p-8f), 0x3f80);
+  EXPECT_EQ(F32ToBF16(1.0f + 0x3p-8f), 0x3f82);
+  EXPECT_EQ(F32ToBF16(std::numeric_limits<float>::max()), 0x7f80);
+  EXPECT_TRUE(std::isnan(BF16ToF32(F32ToBF16(std::numeric_limits<float>::quiet_NaN()))));
+}
+
+TEST(Convert, BlockTypes) {
+  // d = 0.5 (0x3800), m = -2 (0xc000); quants count up.
+  std::vector<uint8_t> q8(34), q4_0(18), q4_1(20);
+  q8[1] = q4_0[1] = q4_1[1] = 0x38;
+  q4_1[3] = 0xc0;
+  for (int i = 0; i < 32; ++i) q8[2 + i] = static_cast<uint8_t>(i - 16);
+  for (int i = 0; i < 16; ++i) q4_0[2 + i] = q4_1[4 + i] = static_cast<uint8_t>(i | (15 - i) << 4);
+  View v;
+  v.dtype = DType::kQ8_0;
+  v.data = q8.data();
+  for (int i = 0; i < 32; ++i) EXPECT_EQ(Load(v, i), 0.5 * (i - 16));
+  v.dtype = DType::kQ4_0;
+  v.data = q4_0.data();
+  for (int i = 0; i < 32; ++i) EXPECT_EQ(Load(v, i), 0.5 * ((i < 16 ? i : 31 - i) - 8)) << i;
+  v.dtype = DType::kQ4_1;
+  v.data = q4_1.data();
+  for (int i = 0; i < 32; ++i) EXPECT_EQ(Load(v, i), 0.5 * (i < 16 ? i : 31 - i) - 2) << i;
+}
+
+}  // namespace
+}  // namespace assay::ref
