@@ -1,0 +1,329 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which kernel a linear runs, how its work is shared, and what lies in its workspace.
+#include "kernels/cpu/linear.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/cpu/linear_kernels.h"
+
+namespace assay::cpu {
+
+#if defined(__x86_64__)
+namespace linear_avx2 {
+extern const LinearKernels kKernels;
+}
+namespace linear_avx512 {
+extern const LinearKernels kKernels;
+}
+namespace linear_avx512_vnni {
+extern const LinearKernels kKernels;
+}
+namespace linear_avx512_bf16 {
+extern const LinearKernels kKernels;
+}
+#endif
+namespace linear_generic {
+extern const LinearKernels kKernels;
+}
+
+const LinearKernels& LinearKernelsFor([[maybe_unused]] const Isa& isa) {
+#if defined(__x86_64__)
+  if (isa.avx512_bf16) return linear_avx512_bf16::kKernels;
+  if (isa.avx512_vnni) return linear_avx512_vnni::kKernels;
+  if (isa.avx512) return linear_avx512::kKernels;
+  if (isa.avx2) return linear_avx2::kKernels;
+#endif
+  return linear_generic::kKernels;
+}
+
+namespace {
+
+constexpr int64_t kChunkCols = 256;        // columns of a block weight that are dequantised to f32 at a time
+constexpr int64_t kOnednnCols = 512;       // weight rows per oneDNN call, at most
+constexpr int64_t kOnednnBytes = 1 << 20;  // dequantised weights per oneDNN call, at most (or one panel)
+constexpr int64_t kAlign = 64;
+
+enum class Path {
+  kPlain,        // x as it is
+  kBf16Dot,      // x in bf16, AVX-512 BF16
+  kBf16Onednn,   // x in bf16, AMX
+  kBlockI8,      // x in i8
+  kBlockF32,     // weights dequantised to f32, a chunk at a time
+  kBlockOnednn,  // weights dequantised to bf16, a few panels at a time; x in bf16; AMX
+};
+
+struct Plan {
+  Path path = Path::kPlain;
+  // Each member converts x for itself when there is little of it: cheaper than waiting for one another.
+  bool shared_x = false;
+  int64_t x_rows = 0, x_cols = 0;                            // of the converted x
+  int64_t x_bytes = 0, scale_bytes = 0;                      // of one copy: its values and their block scales
+  int64_t onednn_cols = 0;                                   // weight rows per oneDNN call
+  int64_t panel_bytes = 0, tail_bytes = 0, chunk_bytes = 0;  // scratch of each member
+  int64_t XBytes() const { return x_bytes + scale_bytes; }
+  int64_t MemberBytes() const { return panel_bytes + tail_bytes + chunk_bytes; }
+};
+
+int64_t RoundUp(int64_t n, int64_t unit) {
+  return (n + unit - 1) / unit * unit;
+}
+
+constexpr int64_t kPrivateX = 8192;     // elements of x, at most, that each member converts for itself
+constexpr int64_t kAmxRows = 32;        // rows of x from which AMX wins for bf16 ...
+constexpr int64_t kAmxBlockRows = 128;  // ... and for block types, which must be dequantised first
+
+Path PathOf(const Isa& isa, const WeightSpec& spec, int64_t m) {
+  const bool amx = isa.amx_bf16 && OnednnHasBf16();
+  const bool strict = spec.compute == DType::kF32;
+  switch (spec.dtype) {
+    case DType::kF32:
+    case DType::kF16:
+      return Path::kPlain;
+    case DType::kBF16:
+      if (strict || LinearKernelsFor(isa).bf16_dot == nullptr) return Path::kPlain;
+      return amx && m >= kAmxRows ? Path::kBf16Onednn : Path::kBf16Dot;
+    default:
+      if (strict) return Path::kBlockF32;
+      return amx && m >= kAmxBlockRows ? Path::kBlockOnednn : Path::kBlockI8;
+  }
+}
+
+Plan MakePlan(const Isa& isa, const WeightSpec& spec, int64_t m) {
+  Plan p;
+  p.path = PathOf(isa, spec, m);
+  const bool onednn = p.path == Path::kBf16Onednn || p.path == Path::kBlockOnednn;
+  if (onednn || p.path == Path::kBf16Dot) {
+    p.x_cols = RoundUp(spec.cols, p.path == Path::kBlockOnednn ? kBlockCols : 32);
+    p.x_rows = onednn ? RoundUp(m, kOnednnRows) : m;
+    p.x_bytes = RoundUp(p.x_rows * p.x_cols * 2, kAlign);
+  } else if (p.path == Path::kBlockI8) {
+    p.x_cols = RoundUp(spec.cols, kBlockCols);
+    p.x_rows = m;
+    p.x_bytes = RoundUp(p.x_rows * p.x_cols, kAlign);
+    p.scale_bytes = RoundUp(p.x_rows * (p.x_cols / 32) * sizeof(BlockScale), kAlign);
+  }
+  if (onednn) {
+    p.onednn_cols = kOnednnCols;
+    p.tail_bytes = kOnednnRows * kOnednnCols * sizeof(float);
+  }
+  if (p.path == Path::kBlockOnednn) {
+    const int64_t column_bytes = p.x_cols * 2;
+    p.onednn_cols = std::clamp(kOnednnBytes / column_bytes / kPanelRows * kPanelRows, int64_t{kPanelRows}, kOnednnCols);
+    p.panel_bytes = p.onednn_cols * column_bytes;
+  }
+  if (p.path == Path::kBlockOnednn || p.path == Path::kBlockF32)
+    p.chunk_bytes = kChunkCols * kPanelRows * sizeof(float);
+  p.shared_x = m * spec.cols > kPrivateX;
+  return p;
+}
+
+int64_t PlanBytes(const Plan& p, int threads) {
+  return (p.shared_x ? 1 : threads) * p.XBytes() + threads * p.MemberBytes();
+}
+
+// A member's rectangle of y.
+struct Part {
+  int64_t m0, m1, n0, n1;
+};
+
+// Cuts y into as equal rectangles as the grains allow; weights are read by as few members as that permits.
+Part PartOf(int64_t m, int64_t m_grain, int64_t n, int64_t n_grain, const Team& team) {
+  int cuts = 1;
+  int64_t least = INT64_MAX;
+  for (int tm = 1; tm <= team.size && (tm == 1 || tm <= m / m_grain); ++tm) {
+    const int tn = team.size / tm;
+    const int64_t height = (RoundUp(m, m_grain) / m_grain + tm - 1) / tm * m_grain;
+    const int64_t width = (RoundUp(n, n_grain) / n_grain + tn - 1) / tn * n_grain;
+    if (height * width < least) {
+      least = height * width;
+      cuts = tm;
+    }
+  }
+  const int tn = team.size / cuts;
+  if (team.rank >= cuts * tn) return {0, 0, 0, 0};
+  const Share rows = Split(m, m_grain, {team.rank / tn, cuts, nullptr});
+  const Share cols = Split(n, n_grain, {team.rank % tn, tn, nullptr});
+  return {rows.begin, rows.end, cols.begin, cols.end};
+}
+
+// x for this member's part: converted, with the other members' help where it is shared.
+struct ConvertedX {
+  const std::byte* values;
+  const BlockScale* scales;
+};
+
+ConvertedX ConvertX(const LinearKernels& kernels, const WeightSpec& spec, const Plan& plan, const View& x,
+                    std::byte* workspace, const Team& team) {
+  std::byte* const at = workspace + (plan.shared_x ? 0 : team.rank * plan.XBytes());
+  ConvertArgs a;
+  a.x = x.as<const float>();
+  a.ldx = x.stride[0];
+  a.rows = x.shape[0];
+  a.k = spec.cols;
+  a.pieces_per_row = plan.x_cols / 32;
+  a.out = at;
+  a.scales = reinterpret_cast<BlockScale*>(at + plan.x_bytes);
+  a.offset = spec.dtype == DType::kQ8_0 ? 128 : 8;
+  const int64_t pieces = plan.x_rows * a.pieces_per_row;
+  const Share share = plan.shared_x ? Split(pieces, 1, team) : Share{0, pieces};
+  (plan.path == Path::kBlockI8 ? kernels.quantize : kernels.to_bf16)(a, share.begin, share.end);
+  if (plan.shared_x) team.Barrier();
+  return {at, a.scales};
+}
+
+LinearKernels::Dequantize DequantizeFor(const LinearKernels& kernels, DType dtype) {
+  return dtype == DType::kQ8_0   ? kernels.dequantize_q8_0
+         : dtype == DType::kQ4_0 ? kernels.dequantize_q4_0
+                                 : kernels.dequantize_q4_1;
+}
+
+LinearKernels::Gemm GemmFor(const LinearKernels& kernels, Path path, DType dtype) {
+  if (path == Path::kBf16Dot) return kernels.bf16_dot;
+  switch (dtype) {
+    case DType::kF32:
+      return kernels.f32;
+    case DType::kF16:
+      return kernels.f16;
+    case DType::kBF16:
+      return kernels.bf16;
+    case DType::kQ8_0:
+      return kernels.q8_0;
+    case DType::kQ4_0:
+      return kernels.q4_0;
+    default:
+      return kernels.q4_1;
+  }
+}
+
+int PanelsAt(const WeightSpec& spec, int64_t n) {
+  return static_cast<int>(std::min<int64_t>(RoundUp(spec.rows - n, kBlockRows), kPanelRows) / kBlockRows);
+}
+
+// Block weights in f32: 64 rows x kChunkCols columns at a time pass through `chunk`.
+void BlockF32(const LinearKernels& kernels, const WeightSpec& spec, const GemmArgs& a, float* chunk) {
+  const auto dequantize = DequantizeFor(kernels, spec.dtype);
+  for (int64_t n = a.n0; n < a.n1; n += kPanelRows) {
+    for (int64_t k = 0; k < spec.cols; k += kChunkCols) {
+      const int64_t count = std::min(kChunkCols, spec.cols - k);
+      dequantize(a.w + n / kBlockRows * a.panel_bytes, a.panel_bytes, PanelsAt(spec, n), k, RoundUp(count, kBlockCols),
+                 chunk);
+      GemmArgs part = a;
+      part.x = static_cast<const float*>(a.x) + k;
+      part.w = reinterpret_cast<const std::byte*>(chunk);
+      part.bias = a.bias == nullptr ? nullptr : a.bias + n;
+      part.y = a.y + n;
+      part.n0 = 0;
+      part.n1 = std::min<int64_t>(kPanelRows, a.n1 - n);
+      part.k = count;
+      part.accumulate = k > 0;
+      kernels.f32(part);
+    }
+  }
+}
+
+// x: bf16 [.., k], whole tiles of kOnednnRows rows; rows of y past a.m1 do not exist.
+void OnednnColumns(const GemmArgs& a, const std::byte* w, int64_t n, int64_t count, float* tail) {
+  const float* const bias = a.bias == nullptr ? nullptr : a.bias + n;
+  const auto* const x = static_cast<const uint16_t*>(a.x);
+  int64_t m = a.m0;
+  // Powers of two keep the number of generated kernels small, whatever the number of rows.
+  for (int64_t rows = 8 * kOnednnRows; rows >= kOnednnRows; rows /= 2) {
+    for (; m + rows <= a.m1; m += rows) {
+      OnednnBf16(rows, count, a.k, x + m * a.ldx, w, bias, a.y + m * a.ldy + n, a.ldy);
+    }
+  }
+  if (m == a.m1) return;
+  OnednnBf16(kOnednnRows, count, a.k, x + m * a.ldx, w, bias, tail, kOnednnCols);
+  for (int64_t i = 0; m + i < a.m1; ++i) {
+    std::memcpy(a.y + (m + i) * a.ldy + n, tail + i * kOnednnCols, count * sizeof(float));
+  }
+}
+
+void Onednn(const LinearKernels& kernels, const WeightSpec& spec, const Plan& plan, const GemmArgs& a,
+            std::byte* scratch) {
+  float* const tail = reinterpret_cast<float*>(scratch + plan.panel_bytes);
+  float* const chunk = reinterpret_cast<float*>(scratch + plan.panel_bytes + plan.tail_bytes);
+  for (int64_t n = a.n0; n < a.n1; n += plan.onednn_cols) {
+    const int64_t count = std::min(plan.onednn_cols, a.n1 - n);
+    const std::byte* w = a.w + n / kPanelRows * a.panel_bytes;
+    if (plan.path == Path::kBlockOnednn) {
+      w = scratch;
+      std::byte* to = scratch;
+      for (int64_t p = n; p < n + count; p += kPanelRows) {
+        for (int64_t k = 0; k < plan.x_cols; k += kChunkCols) {
+          const int64_t cols = std::min(kChunkCols, plan.x_cols - k);
+          DequantizeFor(kernels, spec.dtype)(a.w + p / kBlockRows * a.panel_bytes, a.panel_bytes, PanelsAt(spec, p), k,
+                                             cols, chunk);
+          kernels.panel_to_bf16(chunk, cols, to);
+          to += cols * kPanelRows * 2;
+        }
+      }
+    }
+    OnednnColumns(a, w, n, count, tail);
+  }
+}
+
+}  // namespace
+
+size_t LinearWorkspaceFor(const Isa& isa, const WeightSpec& spec, int64_t m, int threads) {
+  // The most that any number of rows up to m needs: m itself, or the last one before a change of plan.
+  int64_t most = 0;
+  for (const int64_t rows : {m, kAmxRows - 1, kAmxBlockRows - 1, kPrivateX / spec.cols}) {
+    most = std::max(most, PlanBytes(MakePlan(isa, spec, std::min(rows, m)), threads));
+  }
+  return most;
+}
+
+void LinearFor(const Isa& isa, const WeightSpec& spec, const View& x, const void* packed, const View& bias,
+               const View& y, void* workspace, const Team& team) {
+  const int64_t m = x.shape[0];
+  if (m == 0) return;
+  const LinearKernels& kernels = LinearKernelsFor(isa);
+  const Plan plan = MakePlan(isa, spec, m);
+  std::byte* const ws = static_cast<std::byte*>(workspace);
+  const bool onednn = plan.path == Path::kBf16Onednn || plan.path == Path::kBlockOnednn;
+
+  GemmArgs a;
+  a.x = x.data;
+  a.ldx = x.stride[0];
+  if (plan.x_rows > 0) {
+    const ConvertedX converted = ConvertX(kernels, spec, plan, x, ws, team);
+    a.x = converted.values;
+    a.ldx = plan.x_cols;
+    a.xs = converted.scales;
+    a.ldxs = plan.x_cols / 32;
+  }
+  a.w = static_cast<const std::byte*>(packed);
+  a.panel_bytes = PanelBytes(spec);
+  a.bias = bias.as<const float>();
+  a.y = y.as<float>();
+  a.ldy = y.stride[0];
+  a.k = onednn ? plan.x_cols : spec.cols;
+  const int64_t n_grain = onednn || plan.path == Path::kBlockF32 ? kPanelRows
+                          : plan.path == Path::kBlockI8          ? kBlockRows
+                                                                 : kPanelGrain;
+  const Part part = PartOf(m, onednn ? kOnednnRows : 24, spec.rows, n_grain, team);
+  a.m0 = part.m0, a.m1 = part.m1, a.n0 = part.n0, a.n1 = part.n1;
+  if (a.m0 == a.m1 || a.n0 == a.n1) return;
+
+  std::byte* const scratch = ws + (plan.shared_x ? 1 : team.size) * plan.XBytes() + team.rank * plan.MemberBytes();
+  if (onednn) {
+    Onednn(kernels, spec, plan, a, scratch);
+  } else if (plan.path == Path::kBlockF32) {
+    BlockF32(kernels, spec, a, reinterpret_cast<float*>(scratch));
+  } else {
+    GemmFor(kernels, plan.path, spec.dtype)(a);
+  }
+}
+
+size_t LinearWorkspace(const WeightSpec& spec, int64_t m, int threads) {
+  return LinearWorkspaceFor(CurrentIsa(), spec, m, threads);
+}
+
+void Linear(const WeightSpec& spec, const View& x, const void* packed, const View& bias, const View& y, void* workspace,
+            const Team& team) {
+  LinearFor(CurrentIsa(), spec, x, packed, bias, y, workspace, team);
+}
+
+}  // namespace assay::cpu

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+// Internal to linear: the packed layouts, and the table of inner kernels that each instruction set fills.
+//
+// Packed layouts (the same on every machine, so that one copy of a weight serves every kernel; rows and columns
+// are padded with zeros). A panel is read front to back, so a thread's share of the rows is one forward stream.
+//   F32   panels of 64 rows: [K][64]
+//   F16   panels of 64 rows: [K][64]
+//   BF16  panels of 64 rows: [K/2][64][2], K padded to 32: oneDNN's BA16a64b2a, which AMX tiles load as they are
+//   Q8_0  panels of 16 rows x blocks of 64 columns: f16 scale[2][16], then u8 (q + 128) [2][8][16][4]
+//   Q4_0  the same with f16 scale[2][16], u8 [2][4][16][4]: low nibble columns 4i..4i+3, high nibble 16 further
+//   Q4_1  as Q4_0 with f16 scale[2][16], f16 min[2][16] in front
+// A 64-byte load of a block type is thus 16 rows x 4 columns, what VNNI multiplies with 4 bytes of x.
+// Bytes per weight are those of GGUF (4, 2, 2, 1.0625, 0.5625, 0.625) but for the padding.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/cpu/isa.h"
+#include "kernels/cpu/linear.h"
+
+namespace assay::cpu {
+
+constexpr int kPanelRows = 64;   // F32, F16, BF16
+constexpr int kPanelGrain = 32;  // ... which threads may share in halves
+constexpr int kBlockRows = 16;   // block types
+constexpr int kBlockCols = 64;   // two blocks of 32
+
+// What goes with 32 values of x, quantised to x = scale * q.
+struct BlockScale {
+  float scale;
+  float sum;        // scale * (sum of q): for the mins of Q4_1
+  int32_t correct;  // -offset * (sum of q): undoes the offset of Q8_0 (128) and Q4_0 (8)
+};
+
+// y[m, n] (+)= sum over k in [0, k) of x[m, k] * w[n, k], for m in [m0, m1), n in [n0, n1).
+struct GemmArgs {
+  const void* x = nullptr;  // rows of f32, of bf16 (padded to 32) or of i8 (padded to 64)
+  int64_t ldx = 0;          // elements
+  const BlockScale* xs = nullptr;
+  int64_t ldxs = 0;
+  const std::byte* w = nullptr;
+  int64_t panel_bytes = 0;
+  const float* bias = nullptr;  // may be nullptr
+  float* y = nullptr;
+  int64_t ldy = 0;
+  int64_t m0 = 0, m1 = 0, n0 = 0, n1 = 0;  // n0 is a multiple of the grain
+  int64_t k = 0;
+  bool accumulate = false;  // add to y, without bias
+};
+
+// Conversion of x in pieces of 32 columns; piece i is row i / pieces_per_row. Past k and past `rows` come zeros.
+struct ConvertArgs {
+  const float* x = nullptr;
+  int64_t ldx = 0;
+  int64_t rows = 0;
+  int64_t k = 0;
+  int64_t pieces_per_row = 0;
+  void* out = nullptr;  // [rows][pieces_per_row * 32] bf16 or i8
+  BlockScale* scales = nullptr;
+  int32_t offset = 0;
+};
+
+struct LinearKernels {
+  using Gemm = void (*)(const GemmArgs&);
+  using Convert = void (*)(const ConvertArgs&, int64_t begin, int64_t end);
+  // Columns [k0, k0 + count) (multiples of 64) of the 16-row panels at w -> f32 [count][64]; panels < 4 leaves zeros.
+  using Dequantize = void (*)(const std::byte* w, int64_t panel_bytes, int panels, int64_t k0, int64_t count,
+                              float* out);
+  Gemm f32, f16, bf16;    // x is f32
+  Gemm bf16_dot;          // x is bf16; nullptr without AVX-512 BF16
+  Gemm q8_0, q4_0, q4_1;  // x is i8
+  Dequantize dequantize_q8_0, dequantize_q4_0, dequantize_q4_1;
+  Convert to_bf16, quantize;
+  void (*panel_to_bf16)(const float* panel, int64_t count, void* out);  // f32 [count][64] -> [count/2][64][2]
+};
+
+// The best table that `isa` allows.
+const LinearKernels& LinearKernelsFor(const Isa& isa);
+
+// linear.h for a given instruction set.
+size_t LinearWorkspaceFor(const Isa& isa, const WeightSpec& spec, int64_t m, int threads);
+void LinearFor(const Isa& isa, const WeightSpec& spec, const View& x, const void* packed, const View& bias,
+               const View& y, void* workspace, const Team& team);
+
+// Bytes from one panel to the next.
+int64_t PanelBytes(const WeightSpec& spec);
+
+// oneDNN's bf16 GEMM on this layout, which uses AMX where the machine has it. One row tile of x at a time.
+constexpr int kOnednnRows = 32;
+bool OnednnHasBf16();
+// m: a multiple of kOnednnRows; k: a multiple of 32; w: at the start of a panel. Runs in the calling thread only.
+void OnednnBf16(int64_t m, int64_t n, int64_t k, const void* x, const void* w, const float* bias, float* y,
+                int64_t ldy);
+
+}  // namespace assay::cpu

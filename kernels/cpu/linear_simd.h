@@ -1,0 +1,508 @@
+// SPDX-License-Identifier: Apache-2.0
+// The inner kernels of linear, written once in GCC vector extensions and compiled once per instruction set: each
+// linear_<isa>.cc defines ASSAY_LINEAR_ISA (a namespace of its own) and includes this file under its own -m flags.
+// Nothing inline may be used here that another file could also instantiate (std::min, View::as...): the linker
+// would keep one copy, perhaps the one whose instructions this machine lacks.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#include "kernels/cpu/linear_kernels.h"
+
+namespace assay::cpu::ASSAY_LINEAR_ISA {
+
+#if defined(__AVX512BW__)
+constexpr int kVectorBytes = 64;
+#elif defined(__AVX2__)
+constexpr int kVectorBytes = 32;
+#else
+constexpr int kVectorBytes = 16;
+#endif
+constexpr int kLanes = kVectorBytes / 4;
+
+typedef float VF __attribute__((vector_size(kVectorBytes)));
+typedef int32_t VI __attribute__((vector_size(kVectorBytes)));
+typedef uint32_t VU __attribute__((vector_size(kVectorBytes)));
+typedef int16_t VS __attribute__((vector_size(kVectorBytes)));
+typedef uint16_t VHalf __attribute__((vector_size(kVectorBytes / 2)));
+typedef int8_t VQuarter __attribute__((vector_size(kVectorBytes / 4)));
+
+template <class V>
+inline V Load(const void* p) {
+  V v;
+  std::memcpy(&v, p, sizeof(V));
+  return v;
+}
+template <class V>
+inline void Store(void* p, V v) {
+  std::memcpy(p, &v, sizeof(V));
+}
+inline int32_t LoadI32(const int8_t* p) {
+  int32_t v;
+  std::memcpy(&v, p, sizeof(v));
+  return v;
+}
+
+inline VF LoadF16(const void* p) {
+#if defined(__AVX512BW__)
+  // maskz: the plain intrinsic warns of an uninitialised value in g++ 12 (GCC bug 105593), here and below.
+  return (VF)_mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(static_cast<const __m256i*>(p)));
+#elif defined(__AVX2__)
+  return (VF)_mm256_cvtph_ps(_mm_loadu_si128(static_cast<const __m128i*>(p)));
+#else
+  const VU h = __builtin_convertvector(Load<VHalf>(p), VU);
+  const VU bits = (h & 0x7fff) << 13;
+  const VU finite = (VU)((VF)bits * 0x1p112f);  // moves the exponent's bias; right for subnormals too
+  const VU special = bits | 0x7f800000;
+  return (VF)(((bits >= 0x0f800000) ? special : finite) | ((h & 0x8000) << 16));
+#endif
+}
+
+// acc + the dot products of 4 unsigned bytes of w with 4 signed bytes of x, per lane; |x| <= 127.
+// With kSignedDot, Q8_0's w is taken as w - 128 instead, so that no correction is needed.
+#if defined(__AVX512VNNI__)
+constexpr bool kSignedDot = false;
+inline VI Dot4(VI acc, VI w, VI x) {
+  return (VI)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)w, (__m512i)x);
+}
+inline VI DotQ8(VI acc, VI w, VI x) {
+  return Dot4(acc, w, x);
+}
+#elif defined(__AVX512BW__)
+constexpr bool kSignedDot = true;
+inline VI Dot4(VI acc, VI w, VI x) {
+  const __m512i pairs = _mm512_maddubs_epi16((__m512i)w, (__m512i)x);
+  return acc + (VI)_mm512_madd_epi16(pairs, _mm512_set1_epi16(1));
+}
+inline VI DotQ8(VI acc, VI w, VI x) {  // maddubs would saturate with bytes above 128: move the sign to x
+  const __m512i s = (__m512i)(w ^ (int32_t)0x80808080);
+  const __m512i sx = _mm512_mask_sub_epi8((__m512i)x, _mm512_movepi8_mask(s), _mm512_setzero_si512(), (__m512i)x);
+  return Dot4(acc, (VI)_mm512_maskz_abs_epi8(~__mmask64{0}, s), (VI)sx);
+}
+#elif defined(__AVX2__)
+constexpr bool kSignedDot = true;
+inline VI Dot4(VI acc, VI w, VI x) {
+  const __m256i pairs = _mm256_maddubs_epi16((__m256i)w, (__m256i)x);
+  return acc + (VI)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+}
+inline VI DotQ8(VI acc, VI w, VI x) {
+  const __m256i s = (__m256i)(w ^ (int32_t)0x80808080);
+  return Dot4(acc, (VI)_mm256_abs_epi8(s), (VI)_mm256_sign_epi8((__m256i)x, s));
+}
+#else
+constexpr bool kSignedDot = false;
+inline VI Dot4(VI acc, VI w, VI x) {
+  const VS even = (VS)(w & 0x00ff00ff) * (((VS)x << 8) >> 8);  // |product| <= 255 * 127 fits
+  const VS odd = (VS)((VU)(w >> 8) & 0x00ff00ff) * ((VS)x >> 8);
+  return acc + (((VI)even << 16) >> 16) + ((VI)even >> 16) + (((VI)odd << 16) >> 16) + ((VI)odd >> 16);
+}
+inline VI DotQ8(VI acc, VI w, VI x) {
+  return Dot4(acc, w, x);
+}
+#endif
+
+// Weights come from memory in one forward stream, which the hardware's prefetchers lose at each 4 KiB page.
+inline void Prefetch(const std::byte* w, int bytes) {
+  constexpr int kAhead = 2048;
+  for (int i = 0; i < bytes; i += 64) __builtin_prefetch(w + kAhead + i, 0, 3);
+}
+
+// ---- F32, F16, BF16 -------------------------------------------------------------------------------------------
+// A format says how NV vectors of rows x kCols columns are read and multiplied with MR rows of x.
+
+struct F32Format {
+  using X = float;
+  static constexpr int kCols = 1, kRowBytes = 4;  // kRowBytes: of one row in kCols columns
+  template <bool kTail, int MR, int NV>
+  static void Step(const std::byte* w, const X* x, int64_t ldx, VF (&acc)[MR][NV]) {
+#pragma GCC unroll 8
+    for (int v = 0; v < NV; ++v) {
+      const VF wv = Load<VF>(w + v * kVectorBytes);
+#pragma GCC unroll 8
+      for (int m = 0; m < MR; ++m) acc[m][v] += wv * x[m * ldx];
+    }
+  }
+};
+
+struct F16Format {
+  using X = float;
+  static constexpr int kCols = 1, kRowBytes = 2;
+  template <bool kTail, int MR, int NV>
+  static void Step(const std::byte* w, const X* x, int64_t ldx, VF (&acc)[MR][NV]) {
+#pragma GCC unroll 8
+    for (int v = 0; v < NV; ++v) {
+      const VF wv = LoadF16(w + v * kVectorBytes / 2);
+#pragma GCC unroll 8
+      for (int m = 0; m < MR; ++m) acc[m][v] += wv * x[m * ldx];
+    }
+  }
+};
+
+struct Bf16Format {
+  using X = float;
+  static constexpr int kCols = 2, kRowBytes = 4;
+  template <bool kTail, int MR, int NV>
+  static void Step(const std::byte* w, const X* x, int64_t ldx, VF (&acc)[MR][NV]) {
+#pragma GCC unroll 8
+    for (int v = 0; v < NV; ++v) {
+      const VU pair = Load<VU>(w + v * kVectorBytes);
+      const VF even = (VF)(pair << 16), odd = (VF)(pair & 0xffff0000);
+#pragma GCC unroll 8
+      for (int m = 0; m < MR; ++m) acc[m][v] += even * x[m * ldx];
+      if constexpr (kTail) continue;  // an odd K: x ends here
+#pragma GCC unroll 8
+      for (int m = 0; m < MR; ++m) acc[m][v] += odd * x[m * ldx + 1];
+    }
+  }
+};
+
+#if defined(__AVX512BF16__)
+struct Bf16DotFormat {  // x in bf16, two columns at a time
+  using X = uint16_t;
+  static constexpr int kCols = 2, kRowBytes = 4;
+  template <bool kTail, int MR, int NV>
+  static void Step(const std::byte* w, const X* x, int64_t ldx, VF (&acc)[MR][NV]) {
+    VI wv[NV];
+#pragma GCC unroll 8
+    for (int v = 0; v < NV; ++v) wv[v] = Load<VI>(w + v * kVectorBytes);
+#pragma GCC unroll 8
+    for (int m = 0; m < MR; ++m) {
+      int32_t pair;
+      std::memcpy(&pair, x + m * ldx, sizeof(pair));
+      const __m512bh xv = (__m512bh)_mm512_set1_epi32(pair);
+#pragma GCC unroll 8
+      for (int v = 0; v < NV; ++v) acc[m][v] = (VF)_mm512_dpbf16_ps((__m512)acc[m][v], (__m512bh)wv[v], xv);
+    }
+  }
+};
+#endif
+
+// y rows [m, m + MR), columns n .. n + NV * kLanes, of which those below a.n1 exist.
+template <int MR, int NV>
+void Finish(const GemmArgs& a, int64_t m, int64_t n, bool accumulate, const VF (&acc)[MR][NV]) {
+  const float* const bias = accumulate ? nullptr : a.bias;
+  if (n + NV * kLanes <= a.n1) {
+#pragma GCC unroll 8
+    for (int i = 0; i < MR; ++i) {
+      float* const y = a.y + (m + i) * a.ldy + n;
+#pragma GCC unroll 8
+      for (int v = 0; v < NV; ++v) {
+        VF sum = acc[i][v];
+        if (accumulate) sum += Load<VF>(y + v * kLanes);
+        if (bias != nullptr) sum += Load<VF>(bias + n + v * kLanes);
+        Store(y + v * kLanes, sum);
+      }
+    }
+    return;
+  }
+  for (int i = 0; i < MR; ++i) {
+    float* const y = a.y + (m + i) * a.ldy + n;
+    float sums[NV * kLanes];
+    std::memcpy(sums, acc[i], sizeof(sums));
+    for (int64_t j = 0; j < a.n1 - n; ++j) {
+      y[j] = sums[j] + (accumulate ? y[j] : 0.0f) + (bias != nullptr ? bias[n + j] : 0.0f);
+    }
+  }
+}
+
+template <class Format, int MR, int NV>
+void Tile(const GemmArgs& a, const std::byte* w, int64_t m, int64_t n, int64_t k0, int64_t k1, bool accumulate) {
+  constexpr int kStepBytes = kPanelRows * Format::kRowBytes;
+  VF acc[MR][NV] = {};
+  const typename Format::X* x = static_cast<const typename Format::X*>(a.x) + m * a.ldx + k0;
+  w += k0 / Format::kCols * kStepBytes;
+  int64_t k = k0;
+  for (; k + Format::kCols <= k1; k += Format::kCols, x += Format::kCols, w += kStepBytes) {
+    Prefetch(w, NV * kLanes * Format::kRowBytes);
+    Format::template Step<false>(w, x, a.ldx, acc);
+  }
+  if constexpr (Format::kCols > 1) {
+    if (k < k1) Format::template Step<true>(w, x, a.ldx, acc);
+  }
+  Finish(a, m, n, accumulate, acc);
+}
+
+// Rows of x per tile, and vectors of weight rows: as many accumulators as the registers hold.
+constexpr int kMaxTile = kVectorBytes == 64 ? 6 : 4;
+constexpr int TileVectors(int mr) {
+  return kVectorBytes == 64 ? 4 : mr == 1 ? 8 : mr == 2 ? 4 : 2;
+}
+
+template <class Format, int MR>
+void TileRow(const GemmArgs& a, const std::byte* w, int64_t m, int64_t n, int64_t width, int64_t k0, int64_t k1,
+             bool accumulate) {
+  constexpr int kNv = TileVectors(MR);
+  int64_t done = 0;
+  for (; done + kNv * kLanes <= width; done += kNv * kLanes) {
+    Tile<Format, MR, kNv>(a, w + done * Format::kRowBytes, m, n + done, k0, k1, accumulate);
+  }
+  if constexpr (kNv * kLanes > kPanelGrain) {
+    static_assert(kNv * kLanes == 2 * kPanelGrain);
+    if (done < width) {
+      Tile<Format, MR, kNv / 2>(a, w + done * Format::kRowBytes, m, n + done, k0, k1, accumulate);
+    }
+  }
+}
+
+template <class Format, int MR = kMaxTile>
+void TileRows(int64_t mr, const GemmArgs& a, const std::byte* w, int64_t m, int64_t n, int64_t width, int64_t k0,
+              int64_t k1, bool accumulate) {
+  if (mr == MR) {
+    TileRow<Format, MR>(a, w, m, n, width, k0, k1, accumulate);
+  } else if constexpr (MR > 1) {
+    TileRows<Format, MR - 1>(mr, a, w, m, n, width, k0, k1, accumulate);
+  }
+}
+
+template <class Format>
+void Gemm(const GemmArgs& a) {
+  // With several tiles of x the weights are read again for each: keep what is read again inside the L2 cache.
+  constexpr int64_t kChunkCols = 256 * 1024 / (kPanelRows * Format::kRowBytes / Format::kCols);
+  const int64_t rows = a.m1 - a.m0, tiles = (rows + kMaxTile - 1) / kMaxTile;
+  const int64_t chunk = tiles > 1 ? kChunkCols : a.k + 1;
+  int64_t next = 0;
+  for (int64_t n = a.n0; n < a.n1; n = next) {
+    next = n - n % kPanelRows + kPanelRows;
+    const int64_t left = (a.n1 - n + kPanelGrain - 1) / kPanelGrain * kPanelGrain;
+    const int64_t width = next - n < left ? next - n : left;
+    const std::byte* w = a.w + n / kPanelRows * a.panel_bytes + n % kPanelRows * Format::kRowBytes;
+    int64_t k0 = 0;
+    do {
+      const int64_t k1 = k0 + chunk < a.k ? k0 + chunk : a.k;
+      for (int64_t t = 0; t < tiles; ++t) {
+        const int64_t m = rows * t / tiles, end = rows * (t + 1) / tiles;
+        TileRows<Format>(end - m, a, w, a.m0 + m, n, width, k0, k1, a.accumulate || k0 > 0);
+      }
+      k0 = k1;
+    } while (k0 < a.k);
+  }
+}
+
+// ---- Block types ----------------------------------------------------------------------------------------------
+
+struct Q8_0Format {
+  static constexpr bool kHasMin = false, kCorrect = !kSignedDot;
+  static constexpr int kScaleBytes = 64, kHalfBytes = 512;  // of 64 columns x 16 rows; of 32 columns
+  static constexpr int kOffset = 128;
+  static VI Dot(VI acc, VI w, VI x) { return DotQ8(acc, w, x); }
+  // Vector v of 16 rows; out[j]: columns 4j..4j+3.
+  static void Unpack(const std::byte* half, int v, VI (&out)[8]) {
+#pragma GCC unroll 8
+    for (int j = 0; j < 8; ++j) out[j] = Load<VI>(half + j * 64 + v * kVectorBytes);
+  }
+};
+
+template <bool kMin>
+struct Q4Format {
+  static constexpr bool kHasMin = kMin, kCorrect = !kMin;
+  static constexpr int kScaleBytes = kMin ? 128 : 64, kHalfBytes = 256;
+  static constexpr int kOffset = 8;
+  static VI Dot(VI acc, VI w, VI x) { return Dot4(acc, w, x); }
+  static void Unpack(const std::byte* half, int v, VI (&out)[8]) {
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+      const VU q = Load<VU>(half + j * 64 + v * kVectorBytes);
+      out[j] = (VI)(q & 0x0f0f0f0f);
+      out[j + 4] = (VI)((q >> 4) & 0x0f0f0f0f);
+    }
+  }
+};
+
+constexpr int kBlockVectors = kBlockRows / kLanes;
+constexpr int kMaxBlockTile = kVectorBytes == 64 ? 8 : kVectorBytes == 32 ? 4 : 2;
+
+template <class Format, int MR>
+void BlockTile(const GemmArgs& a, const std::byte* w, int64_t m, int64_t n) {
+  VF acc[MR][kBlockVectors] = {};
+  const int8_t* const x = static_cast<const int8_t*>(a.x) + m * a.ldx;
+  const BlockScale* const xs = a.xs + m * a.ldxs;
+  for (int64_t k = 0; k < a.k; k += kBlockCols) {
+    Prefetch(w, Format::kScaleBytes + 2 * Format::kHalfBytes);
+#pragma GCC unroll 2
+    for (int half = 0; half < 2; ++half) {
+      const std::byte* const quants = w + Format::kScaleBytes + half * Format::kHalfBytes;
+      const int8_t* const xh = x + k + half * 32;
+      const BlockScale* const s = xs + k / 32 + half;
+#pragma GCC unroll 4
+      for (int v = 0; v < kBlockVectors; ++v) {
+        const std::byte* const scales = w + half * 32 + v * kLanes * 2;
+        VI q[8];
+        Format::Unpack(quants, v, q);
+        const VF d = LoadF16(scales);
+        VF lowest = {};
+        if constexpr (Format::kHasMin) lowest = LoadF16(scales + 64);
+#pragma GCC unroll 16
+        for (int i = 0; i < MR; ++i) {
+          const BlockScale& si = s[i * a.ldxs];
+          VI sum = {};
+          if constexpr (Format::kCorrect) sum += si.correct;
+#pragma GCC unroll 8
+          for (int j = 0; j < 8; ++j) sum = Format::Dot(sum, q[j], VI{} + LoadI32(xh + i * a.ldx + j * 4));
+          acc[i][v] += __builtin_convertvector(sum, VF) * (d * si.scale);
+          if constexpr (Format::kHasMin) acc[i][v] += lowest * si.sum;
+        }
+      }
+    }
+    w += Format::kScaleBytes + 2 * Format::kHalfBytes;
+  }
+  Finish(a, m, n, false, acc);
+}
+
+template <class Format, int MR = kMaxBlockTile>
+void BlockTiles(int64_t mr, const GemmArgs& a, const std::byte* w, int64_t m, int64_t n) {
+  if (mr == MR) {
+    BlockTile<Format, MR>(a, w, m, n);
+  } else if constexpr (MR > 1) {
+    BlockTiles<Format, MR - 1>(mr, a, w, m, n);
+  }
+}
+
+template <class Format>
+void BlockGemm(const GemmArgs& a) {
+  const int64_t rows = a.m1 - a.m0, tiles = (rows + kMaxBlockTile - 1) / kMaxBlockTile;
+  for (int64_t n = a.n0; n < a.n1; n += kBlockRows) {
+    const std::byte* const w = a.w + n / kBlockRows * a.panel_bytes;
+    for (int64_t t = 0; t < tiles; ++t) {
+      const int64_t m = rows * t / tiles, end = rows * (t + 1) / tiles;
+      BlockTiles<Format>(end - m, a, w, a.m0 + m, n);
+    }
+  }
+}
+
+template <class Format>
+void Dequantize(const std::byte* w, int64_t panel_bytes, int panels, int64_t k0, int64_t count, float* out) {
+  constexpr int kBytes = Format::kScaleBytes + 2 * Format::kHalfBytes;
+  if (panels < kPanelRows / kBlockRows) std::memset(out, 0, count * kPanelRows * sizeof(float));
+  for (int p = 0; p < panels; ++p) {
+    const std::byte* block = w + p * panel_bytes + k0 / kBlockCols * kBytes;
+    float* to = out + p * kBlockRows;
+    for (int64_t k = 0; k < count; k += 32, to += 32 * kPanelRows) {
+      const int half = k / 32 % 2;
+      for (int v = 0; v < kBlockVectors; ++v) {
+        const std::byte* const scales = block + half * 32 + v * kLanes * 2;
+        const VF d = LoadF16(scales);
+        VF lowest = d * static_cast<float>(-Format::kOffset);
+        if constexpr (Format::kHasMin) lowest = LoadF16(scales + 64);
+        VI q[8];
+        Format::Unpack(block + Format::kScaleBytes + half * Format::kHalfBytes, v, q);
+#pragma GCC unroll 8
+        for (int j = 0; j < 8; ++j) {
+#pragma GCC unroll 4
+          for (int c = 0; c < 4; ++c) {
+            const VI byte = (VI)(((VU)q[j] >> (8 * c)) & 0xff);
+            Store(to + (j * 4 + c) * kPanelRows + v * kLanes, __builtin_convertvector(byte, VF) * d + lowest);
+          }
+        }
+      }
+      if (half == 1) block += kBytes;
+    }
+  }
+}
+
+// ---- Conversion -----------------------------------------------------------------------------------------------
+
+inline VU Bf16Bits(VF x) {  // in the upper half; round to nearest even
+  const VU bits = (VU)x;
+  const VU rounded = bits + 0x7fff + ((bits >> 16) & 1);
+  return ((bits & 0x7fffffff) > 0x7f800000 ? (bits | 0x400000) : rounded) & 0xffff0000;
+}
+
+void ToBf16(const ConvertArgs& a, int64_t begin, int64_t end) {
+  for (int64_t i = begin; i < end; ++i) {
+    const int64_t row = i / a.pieces_per_row, k = i % a.pieces_per_row * 32;
+    uint16_t* const out = static_cast<uint16_t*>(a.out) + i * 32;
+    const int64_t left = row < a.rows ? a.k - k : 0;
+    float padded[32] = {};
+    const float* x = padded;
+    if (left >= 32) {
+      x = a.x + row * a.ldx + k;
+    } else if (left > 0) {
+      std::memcpy(padded, a.x + row * a.ldx + k, left * sizeof(float));
+    }
+    for (int j = 0; j < 32; j += kLanes) {
+      Store(out + j, __builtin_convertvector(Bf16Bits(Load<VF>(x + j)) >> 16, VHalf));
+    }
+  }
+}
+
+// x = scale * q with |q| <= 127, per piece of 32. A NaN among them makes the scale, and so the result, NaN.
+void QuantizePiece(const float* x, int32_t offset, int8_t* q, BlockScale* s) {
+  constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer in the lowest bits
+  VF largest = {}, nan = {};
+  for (int j = 0; j < 32; j += kLanes) {
+    const VF v = Load<VF>(x + j);
+    const VF magnitude = (VF)((VU)v & 0x7fffffff);
+    largest = magnitude > largest ? magnitude : largest;
+    nan += v * 0.0f;
+  }
+  float most = 0, poison = 0;
+  for (int j = 0; j < kLanes; ++j) {
+    most = largest[j] > most ? largest[j] : most;
+    poison += nan[j];
+  }
+  const bool tiny = most < 1e-30f;  // the inverse would overflow
+  const float inverse = tiny ? 0.0f : 127.0f / most;
+  VI total = {};
+  for (int j = 0; j < 32; j += kLanes) {
+    const VI i = (VI)(Load<VF>(x + j) * inverse + kMagic) - 0x4b400000;
+    total += i;
+    Store(q + j, __builtin_convertvector(i, VQuarter));
+  }
+  int32_t sum = 0;
+  for (int j = 0; j < kLanes; ++j) sum += total[j];
+  s->scale = (tiny ? 0.0f : most / 127.0f) + poison;
+  s->sum = s->scale * static_cast<float>(sum);
+  s->correct = static_cast<int32_t>(-static_cast<int64_t>(offset) * sum);
+}
+
+void Quantize(const ConvertArgs& a, int64_t begin, int64_t end) {
+  for (int64_t i = begin; i < end; ++i) {
+    const int64_t row = i / a.pieces_per_row, k = i % a.pieces_per_row * 32;
+    int8_t* const q = static_cast<int8_t*>(a.out) + i * 32;
+    if (k < a.k) {
+      QuantizePiece(a.x + row * a.ldx + k, a.offset, q, a.scales + i);
+    } else {
+      std::memset(q, 0, 32);
+      a.scales[i].scale = a.scales[i].sum = 0;
+      a.scales[i].correct = 0;
+    }
+  }
+}
+
+void PanelToBf16(const float* panel, int64_t count, void* out) {
+  auto* to = static_cast<uint32_t*>(out);
+  for (int64_t k = 0; k < count; k += 2, panel += 2 * kPanelRows, to += kPanelRows) {
+    for (int n = 0; n < kPanelRows; n += kLanes) {
+      const VU even = Bf16Bits(Load<VF>(panel + n)), odd = Bf16Bits(Load<VF>(panel + kPanelRows + n));
+      Store(to + n, (even >> 16) | odd);
+    }
+  }
+}
+
+extern const LinearKernels kKernels;
+const LinearKernels kKernels = {
+    Gemm<F32Format>,
+    Gemm<F16Format>,
+    Gemm<Bf16Format>,
+#if defined(__AVX512BF16__)
+    Gemm<Bf16DotFormat>,
+#else
+    nullptr,
+#endif
+    BlockGemm<Q8_0Format>,
+    BlockGemm<Q4Format<false>>,
+    BlockGemm<Q4Format<true>>,
+    Dequantize<Q8_0Format>,
+    Dequantize<Q4Format<false>>,
+    Dequantize<Q4Format<true>>,
+    ToBf16,
+    Quantize,
+    PanelToBf16,
+};
+
+}  // namespace assay::cpu::ASSAY_LINEAR_ISA

@@ -1,0 +1,319 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/cpu/linear.h"
+
+#include <gtest/gtest.h>
+
+#include <barrier>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "kernels/cpu/isa.h"
+#include "kernels/cpu/linear_kernels.h"
+
+namespace assay::cpu {
+namespace {
+
+class StdBarrier : public TeamBarrier {
+ public:
+  explicit StdBarrier(int size) : barrier_(size) {}
+  void Wait(int) override { barrier_.arrive_and_wait(); }
+
+ private:
+  std::barrier<> barrier_;
+};
+
+template <class F>
+void RunTeam(int size, F f) {
+  StdBarrier barrier(size);
+  std::vector<std::jthread> threads;
+  for (int rank = 1; rank < size; ++rank) threads.emplace_back([&, rank] { f(Team{rank, size, &barrier}); });
+  f(Team{0, size, &barrier});
+}
+
+// Memory that ends at its last byte, so that a sanitizer sees any overrun, and starts at `kWeightAlignment`.
+struct Memory {
+  explicit Memory(size_t bytes) : data(::operator new (bytes + 1, std::align_val_t{kWeightAlignment})) {
+    std::memset(data, 0xa5, bytes + 1);
+  }
+  ~Memory() { ::operator delete (data, std::align_val_t{kWeightAlignment}); }
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
+  void* data;
+};
+
+double HalfValue(uint16_t h) {
+  const int exponent = h >> 10 & 31, mantissa = h & 1023;
+  const double magnitude = exponent == 0    ? std::ldexp(mantissa, -24)
+                           : exponent == 31 ? (mantissa != 0 ? NAN : INFINITY)
+                                            : std::ldexp(1024 + mantissa, exponent - 25);
+  return h & 0x8000 ? -magnitude : magnitude;
+}
+
+uint16_t HalfOf(double v) {  // truncated; too small for a normal number: zero
+  int e;
+  const double f = std::frexp(std::abs(v), &e);
+  if (e < -13) return 0;
+  return (v < 0 ? 0x8000 : 0) | (e + 14) << 10 | (static_cast<int>(f * 2048) & 1023);
+}
+
+// A random weight: its bytes as in a file, and its values.
+struct Weight {
+  WeightSpec spec;
+  std::vector<uint8_t> bytes;
+  std::vector<double> values;  // [rows, cols]
+
+  Weight(const WeightSpec& s, uint32_t seed) : spec(s), rng(seed) {
+    for (int64_t i = 0; i < s.rows * s.cols;) {
+      switch (s.dtype) {
+        case DType::kF32: {
+          const float v = Random(-1, 1);
+          Put(v), values.push_back(v), ++i;
+          break;
+        }
+        case DType::kF16: {
+          const uint16_t h = i % 7 == 3 ? i % 1024 : HalfOf(Random(-1, 1));  // some are subnormal
+          Put(h), values.push_back(HalfValue(h)), ++i;
+          break;
+        }
+        case DType::kBF16: {
+          const uint16_t h = std::bit_cast<uint32_t>(Random(-1, 1)) >> 16;
+          Put(h), values.push_back(std::bit_cast<float>(static_cast<uint32_t>(h) << 16)), ++i;
+          break;
+        }
+        default:
+          PutBlock();
+          i += 32;
+      }
+    }
+  }
+
+ private:
+  template <class T>
+  void Put(T v) {
+    bytes.insert(bytes.end(), reinterpret_cast<uint8_t*>(&v), reinterpret_cast<uint8_t*>(&v) + sizeof(v));
+  }
+  float Random(float low, float high) { return std::uniform_real_distribution<float>(low, high)(rng); }
+  void PutBlock() {
+    const bool eight = spec.dtype == DType::kQ8_0;
+    const uint16_t d = HalfOf(Random(0.5f, 1) / (eight ? 128 : 8)), min = HalfOf(Random(-1, -0.5f));
+    Put(d);
+    if (spec.dtype == DType::kQ4_1) Put(min);
+    uint8_t q[32];
+    for (int i = 0; i < (eight ? 32 : 16); ++i) Put(q[i] = static_cast<uint8_t>(rng()));
+    for (int i = 0; i < 32; ++i) {
+      const int nibble = i < 16 ? q[i % 16] & 15 : q[i % 16] >> 4;
+      values.push_back(eight                        ? HalfValue(d) * static_cast<int8_t>(q[i])
+                       : spec.dtype == DType::kQ4_0 ? HalfValue(d) * (nibble - 8)
+                                                    : HalfValue(d) * nibble + HalfValue(min));
+    }
+  }
+  std::mt19937 rng;
+};
+
+View Matrix(void* data, int64_t rows, int64_t cols, int64_t stride) {
+  return {data, DType::kF32, 2, {rows, cols, 1, 1}, {stride, 1, 0, 0}};
+}
+
+std::vector<Isa> Levels() {
+  const Isa& best = CurrentIsa();
+  Isa isa;
+  std::vector<Isa> levels = {isa};
+  for (const auto field : {&Isa::avx2, &Isa::avx512, &Isa::avx512_vnni, &Isa::avx512_bf16}) {
+    isa.*field = best.*field;
+    if (best.*field) levels.push_back(isa);
+  }
+  // oneDNN's layout, tails and threads are the same with or without the AMX tiles.
+  isa.amx_bf16 = isa.avx512_bf16 && OnednnHasBf16();
+  if (isa.amx_bf16) levels.push_back(isa);
+  return levels;
+}
+
+// How far a product term x * w may be off, relative to max |x| * max |w|.
+double TermError(const WeightSpec& spec) {
+  if (spec.compute == DType::kF32 || spec.dtype == DType::kF32 || spec.dtype == DType::kF16) return 1e-6;
+  if (spec.dtype == DType::kBF16) return 1.0 / 256;  // x in bf16
+  return 1.0 / 127;                                  // x in i8: half a step of 1/127, and weights in bf16 with AMX
+}
+
+struct Case {
+  WeightSpec spec;
+  int64_t m;
+  int threads;
+  bool bias;
+  int64_t x_gap, y_gap;  // elements between rows
+};
+
+std::string Name(const Isa& isa, const Case& c) {
+  return IsaName(isa) + " dtype " + std::to_string(static_cast<int>(c.spec.dtype)) + " compute " +
+         std::to_string(static_cast<int>(c.spec.compute)) + " M " + std::to_string(c.m) + " N " +
+         std::to_string(c.spec.rows) + " K " + std::to_string(c.spec.cols) + " threads " + std::to_string(c.threads) +
+         (c.bias ? " bias" : "");
+}
+
+void Check(const Isa& isa, const Case& c) {
+  SCOPED_TRACE(Name(isa, c));
+  const int64_t n = c.spec.rows, k = c.spec.cols, ldx = k + c.x_gap, ldy = n + c.y_gap;
+  const Weight w(c.spec, 17);
+  const Memory packed(PackedWeightBytes(c.spec));
+  RunTeam(c.threads, [&](const Team& t) { PackWeight(c.spec, w.bytes.data(), packed.data, t); });
+
+  std::mt19937 rng(5);
+  std::uniform_real_distribution<float> uniform(-1, 1);
+  // The last row of x has no gap behind it: reading past it is an error.
+  std::vector<float> x(c.m == 0 ? 0 : (c.m - 1) * ldx + k), bias(n), y(c.m * ldy + 1, 77.0f);
+  for (float& v : x) v = uniform(rng);
+  for (float& v : bias) v = uniform(rng);
+  const Memory workspace(LinearWorkspaceFor(isa, c.spec, c.m, c.threads));
+  const View bias_view = c.bias ? View{bias.data(), DType::kF32, 1, {n, 1, 1, 1}, {1, 0, 0, 0}} : View{};
+  RunTeam(c.threads, [&](const Team& t) {
+    LinearFor(isa, c.spec, Matrix(x.data(), c.m, k, ldx), packed.data, bias_view, Matrix(y.data(), c.m, n, ldy),
+              workspace.data, t);
+  });
+
+  // Errors of terms are independent: their sum grows with the root of K; 5 deviations.
+  const double tolerance = 5 * TermError(c.spec) * std::sqrt(k) / 2 + 2e-6;
+  for (int64_t i = 0; i < c.m; ++i) {
+    for (int64_t j = 0; j < ldy; ++j) {
+      if (j >= n) {
+        ASSERT_EQ(y[i * ldy + j], 77.0f) << "written outside, row " << i << " column " << j;
+        continue;
+      }
+      double want = c.bias ? bias[j] : 0.0;
+      for (int64_t l = 0; l < k; ++l) want += x[i * ldx + l] * w.values[j * k + l];
+      ASSERT_NEAR(y[i * ldy + j], want, tolerance) << "row " << i << " column " << j;
+    }
+  }
+  ASSERT_EQ(y.back(), 77.0f);
+}
+
+class LinearTest : public testing::TestWithParam<DType> {
+ protected:
+  static bool IsBlock() { return GetParam() >= DType::kQ8_0; }
+};
+
+TEST_P(LinearTest, OddSizesOnEveryInstructionSet) {
+  const std::vector<int64_t> cols =
+      IsBlock() ? std::vector<int64_t>{32, 64, 96, 576} : std::vector<int64_t>{1, 7, 64, 172};
+  int count = 0;
+  for (const Isa& isa : Levels()) {
+    for (const DType compute : {DType::kNone, DType::kF32}) {
+      for (const int64_t n : {1, 15, 16, 17, 100}) {
+        for (const int64_t k : cols) {
+          for (const int64_t m : {0, 1, 2, 3, 7, 16, 33}) {
+            ++count;
+            Check(isa, {{GetParam(), compute, n, k}, m, 1 + count % 3, count % 2 == 0, count % 4 * 3, count % 5});
+            if (HasFatalFailure()) return;
+          }
+        }
+      }
+    }
+  }
+}
+
+// Sizes at which work is cut along rows and columns, x is shared, columns are chunked and oneDNN's tiles have tails.
+TEST_P(LinearTest, LargeSizesOnEveryInstructionSet) {
+  for (const Isa& isa : Levels()) {
+    for (const DType compute : {DType::kNone, DType::kF32}) {
+      for (const int threads : {1, 2, 3}) {
+        Check(isa, {{GetParam(), compute, 130, 544}, 195, threads, true, 0, 3});
+        Check(isa, {{GetParam(), compute, 40, 2080}, 131, threads, false, 1, 0});
+        Check(isa, {{GetParam(), compute, 600, 1056}, 40, threads, true, 0, 0});
+        if (HasFatalFailure()) return;
+      }
+    }
+  }
+}
+
+// A workspace for many rows serves fewer rows, and the strict mode is as exact as f32 at any K.
+TEST_P(LinearTest, WorkspaceGrowsWithRows) {
+  for (const Isa& isa : Levels()) {
+    for (const int64_t k : {32, 576, 4096}) {
+      const WeightSpec spec{GetParam(), DType::kNone, 256, k};
+      size_t previous = 0;
+      for (int64_t m = 0; m < 600; ++m) {
+        const size_t bytes = LinearWorkspaceFor(isa, spec, m, 3);
+        ASSERT_GE(bytes, previous) << IsaName(isa) << " M " << m << " K " << k;
+        previous = bytes;
+      }
+    }
+  }
+}
+
+TEST_P(LinearTest, NanInXReachesItsRowOnly) {
+  for (const Isa& isa : Levels()) {
+    const WeightSpec spec{GetParam(), DType::kNone, 20, 64};
+    const Weight w(spec, 3);
+    const Memory packed(PackedWeightBytes(spec)), workspace(LinearWorkspaceFor(isa, spec, 2, 1));
+    PackWeight(spec, w.bytes.data(), packed.data, {});
+    std::vector<float> x(128, 0.5f), y(40);
+    x[70] = NAN;
+    LinearFor(isa, spec, Matrix(x.data(), 2, 64, 64), packed.data, {}, Matrix(y.data(), 2, 20, 20), workspace.data, {});
+    for (int j = 0; j < 20; ++j) {
+      EXPECT_FALSE(std::isnan(y[j])) << IsaName(isa);
+      EXPECT_TRUE(std::isnan(y[20 + j])) << IsaName(isa);
+    }
+  }
+}
+
+TEST_P(LinearTest, EmbedReadsRowsAndZeroesUnknownIds) {
+  for (const int64_t cols : IsBlock() ? std::vector<int64_t>{32, 96, 576} : std::vector<int64_t>{1, 33, 100}) {
+    for (const int threads : {1, 3}) {
+      const WeightSpec spec{GetParam(), DType::kNone, 83, cols};
+      const Weight w(spec, 11);
+      const Memory packed(PackedWeightBytes(spec));
+      PackWeight(spec, w.bytes.data(), packed.data, {});
+      std::vector<int32_t> ids = {82, 0, -1, 83, 17, 64, 15};
+      const int64_t t = ids.size(), ldy = cols + 2;
+      std::vector<float> y(t * ldy, 77.0f);
+      const View ids_view{ids.data(), DType::kI32, 1, {t, 1, 1, 1}, {1, 0, 0, 0}};
+      RunTeam(threads,
+              [&](const Team& team) { Embed(spec, ids_view, packed.data, Matrix(y.data(), t, cols, ldy), team); });
+      for (int64_t i = 0; i < t; ++i) {
+        const bool known = ids[i] >= 0 && ids[i] < 83;
+        for (int64_t k = 0; k < cols; ++k) {
+          ASSERT_FLOAT_EQ(y[i * ldy + k], known ? w.values[ids[i] * cols + k] : 0.0)
+              << "id " << ids[i] << " column " << k;
+        }
+        ASSERT_EQ(y[i * ldy + cols], 77.0f);
+      }
+    }
+  }
+}
+
+std::string DtypeName(const testing::TestParamInfo<DType>& info) {
+  switch (info.param) {
+    case DType::kF32:
+      return "F32";
+    case DType::kF16:
+      return "F16";
+    case DType::kBF16:
+      return "BF16";
+    case DType::kQ8_0:
+      return "Q8_0";
+    case DType::kQ4_0:
+      return "Q4_0";
+    default:
+      return "Q4_1";
+  }
+}
+INSTANTIATE_TEST_SUITE_P(Dtypes, LinearTest,
+                         testing::Values(DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0,
+                                         DType::kQ4_1),
+                         DtypeName);
+
+TEST(LinearSpec, SaysWhyAWeightIsUnsupported) {
+  EXPECT_EQ(WeightUnsupported({DType::kQ4_0, DType::kNone, 5, 64}), nullptr);
+  EXPECT_NE(WeightUnsupported({DType::kQ4_0, DType::kNone, 5, 65}), nullptr);
+  EXPECT_NE(WeightUnsupported({DType::kI32, DType::kNone, 5, 64}), nullptr);
+  EXPECT_NE(WeightUnsupported({DType::kF32, DType::kBF16, 5, 64}), nullptr);
+  EXPECT_NE(WeightUnsupported({DType::kF32, DType::kNone, 0, 64}), nullptr);
+  EXPECT_NE(WeightUnsupported({DType::kF32, DType::kNone, int64_t{1} << 40, 64}), nullptr);
+}
+
+}  // namespace
+}  // namespace assay::cpu
