@@ -25,7 +25,8 @@ struct StepReport {
   Clock::time_point begin, end;  // end: the tokens are in host memory
   int64_t prompt_tokens = 0;     // tokens of prompts that this step ran
   int64_t sequences = 0;
-  bool decode = false;  // a pure decode step
+  int64_t context_tokens = 0;  // positions in the cache after the step, summed over its sequences
+  bool decode = false;         // a pure decode step
 };
 
 class Engine {

@@ -26,6 +26,16 @@ struct ModelShape {
   uint64_t flops_per_token = 0;
   uint64_t head_flops = 0;    // the part of flops_per_token that only tokens with logits need
   uint64_t weight_bytes = 0;  // all packed weights
+
+  // Cached positions that attention reads for one query at the end of a context of kv_len tokens, summed over layers.
+  int64_t AttendedPositions(int64_t kv_len) const {
+    const int64_t windowed = window > 0 ? layers - std::min(window_from_layer, layers) : 0;
+    return (layers - windowed) * kv_len + windowed * std::min<int64_t>(kv_len, window);
+  }
+  // Floating point operations of that query's attention: scores and weighted sum, 2 per multiply-add.
+  uint64_t AttentionFlops(int64_t kv_len) const {
+    return static_cast<uint64_t>(4 * heads * head_dim * AttendedPositions(kv_len));
+  }
 };
 
 // The inputs of one step on the device: T tokens of S sequences, logits wanted for L of the tokens.
