@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "models/format/gguf.h"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <iterator>
 #include <unordered_set>
 
+#include "models/format/printable.h"
 #include "runtime/core/error.h"
 
 namespace assay {
@@ -90,14 +93,54 @@ const char* TypeName(GgufType type) {
   return static_cast<uint32_t>(type) < std::size(kNames) ? kNames[static_cast<uint32_t>(type)] : "unknown";
 }
 
-// For messages: keys and names come from the file and may hold anything.
 std::string Quoted(std::string_view text) {
-  std::string out = "\"";
-  for (const char c : text.substr(0, 80)) out += c >= ' ' && c != 127 ? c : '?';
-  return out + (text.size() > 80 ? "...\"" : "\"");
+  return '"' + Printable(text) + '"';
 }
 
+constexpr GgufTensorType kTensorTypes[] = {
+    {0, "F32", 1, 4, ASSAY_F32},
+    {1, "F16", 1, 2, ASSAY_F16},
+    {30, "BF16", 1, 2, ASSAY_BF16},
+    {2, "Q4_0", 32, 18, ASSAY_Q4_0},
+    {3, "Q4_1", 32, 20, ASSAY_Q4_1},
+    {8, "Q8_0", 32, 34, ASSAY_Q8_0},
+    {6, "Q5_0", 32, 22, 0},
+    {7, "Q5_1", 32, 24, 0},
+    {9, "Q8_1", 32, 40, 0},
+    {10, "Q2_K", 256, 84, 0},
+    {11, "Q3_K", 256, 110, 0},
+    {12, "Q4_K", 256, 144, 0},
+    {13, "Q5_K", 256, 176, 0},
+    {14, "Q6_K", 256, 210, 0},
+    {15, "Q8_K", 256, 292, 0},
+    {16, "IQ2_XXS", 256, 66, 0},
+    {17, "IQ2_XS", 256, 74, 0},
+    {18, "IQ3_XXS", 256, 98, 0},
+    {19, "IQ1_S", 256, 50, 0},
+    {20, "IQ4_NL", 32, 18, 0},
+    {21, "IQ3_S", 256, 110, 0},
+    {22, "IQ2_S", 256, 82, 0},
+    {23, "IQ4_XS", 256, 136, 0},
+    {24, "I8", 1, 1, 0},
+    {25, "I16", 1, 2, 0},
+    {26, "I32", 1, 4, 0},
+    {27, "I64", 1, 8, 0},
+    {28, "F64", 1, 8, 0},
+    {29, "IQ1_M", 256, 56, 0},
+    {34, "TQ1_0", 256, 54, 0},
+    {35, "TQ2_0", 256, 66, 0},
+    {39, "MXFP4", 32, 17, 0},
+    {40, "NVFP4", 64, 36, 0},
+    {41, "Q1_0", 128, 18, 0},
+};
+
 }  // namespace
+
+const GgufTensorType* FindGgufTensorType(uint32_t id) {
+  const auto* found = std::find_if(std::begin(kTensorTypes), std::end(kTensorTypes),
+                                   [&](const GgufTensorType& t) { return t.id == id; });
+  return found == std::end(kTensorTypes) ? nullptr : found;
+}
 
 // Reads on from a place in the file; every step is checked against the file's end.
 class GgufFile::Cursor {
@@ -191,6 +234,27 @@ GgufFile::GgufFile(const std::string& path) : file_(path) {
   }
   ReadTensors(cursor, tensors);
   data_offset_ = (cursor.at() + alignment_ - 1) / alignment_ * alignment_;
+  CheckExtents();
+}
+
+void GgufFile::CheckExtents() const {
+  const uint64_t data = file_.size() < data_offset_ ? 0 : file_.size() - data_offset_;
+  std::vector<const GgufTensor*> sorted;
+  for (const GgufTensor& t : tensors_) {
+    if (t.offset > data || t.bytes > data - t.offset) {
+      throw Error(path() + ": tensor " + Quoted(t.name) + ": " + std::to_string(t.bytes) + " bytes at offset " +
+                  std::to_string(t.offset) + " of a data section of " + std::to_string(data) +
+                  " bytes: the file is damaged or was cut short, fetch it again");
+    }
+    sorted.push_back(&t);
+  }
+  std::sort(sorted.begin(), sorted.end(), [](const auto* a, const auto* b) { return a->offset < b->offset; });
+  for (size_t i = 1; i < sorted.size(); ++i) {
+    if (sorted[i]->offset < sorted[i - 1]->offset + sorted[i - 1]->bytes) {
+      throw Error(path() + ": tensor " + Quoted(sorted[i]->name) + " overlaps tensor " + Quoted(sorted[i - 1]->name) +
+                  ": the file is damaged, fetch it again");
+    }
+  }
 }
 
 GgufFile::Value GgufFile::ReadValue(Cursor& cursor, std::string_view key) const {
@@ -238,7 +302,14 @@ void GgufFile::ReadTensors(Cursor& cursor, uint64_t count) {
         cursor.Fail(who + ": dimension " + std::to_string(d) + " is " + std::to_string(tensor.dims[d]));
       }
     }
-    tensor.type = cursor.Read<uint32_t>("a tensor's type");
+    const auto type = cursor.Read<uint32_t>("a tensor's type");
+    tensor.type = FindGgufTensorType(type);
+    if (tensor.type == nullptr) cursor.Fail(who + " is of the unknown type " + std::to_string(type));
+    if (tensor.dims[0] % tensor.type->block_elems != 0) {
+      cursor.Fail(who + ": a row of " + std::to_string(tensor.dims[0]) + " elements is no whole number of " +
+                  tensor.type->name + " blocks");
+    }
+    tensor.bytes = elements / tensor.type->block_elems * tensor.type->block_bytes;
     tensor.offset = cursor.Read<uint64_t>("a tensor's offset");
     if (tensor.offset % alignment_ != 0) {
       cursor.Fail(who + ": offset " + std::to_string(tensor.offset) + " is not a multiple of the alignment " +

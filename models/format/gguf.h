@@ -11,6 +11,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "backends/api/assay_backend.h"
 #include "models/format/mapped_file.h"
 
 namespace assay {
@@ -31,12 +32,23 @@ enum class GgufType : uint32_t {
   kF64 = 12
 };
 
+// One of ggml's tensor types.
+struct GgufTensorType {
+  uint32_t id;
+  const char* name;
+  uint32_t block_elems;
+  uint32_t block_bytes;
+  assay_dtype dtype;  // ASSAY_DTYPE_NONE if there is none for it
+};
+const GgufTensorType* FindGgufTensorType(uint32_t id);  // nullptr if unknown
+
 struct GgufTensor {
   std::string_view name;  // as in the file: "blk.0.attn_q.weight"
-  uint32_t type = 0;      // ggml's number of the type
+  const GgufTensorType* type = nullptr;
   uint32_t ndim = 0;
   uint64_t dims[4] = {1, 1, 1, 1};  // the contiguous one first, as in the file
-  uint64_t offset = 0;  // from the start of the data section; checked against the file once its type is known
+  uint64_t offset = 0;              // from the start of the data section
+  uint64_t bytes = 0;
 };
 
 class GgufFile {
@@ -61,7 +73,7 @@ class GgufFile {
   const std::vector<GgufTensor>& tensors() const { return tensors_; }
   uint64_t data_offset() const { return data_offset_; }  // of the data section in the file
   uint64_t alignment() const { return alignment_; }
-  MappedFile& file() { return file_; }
+  const MappedFile& file() const { return file_; }
   const std::string& path() const { return file_.path(); }
 
  private:
@@ -77,6 +89,7 @@ class GgufFile {
   Value ReadValue(Cursor& cursor, std::string_view key) const;
   void ReadMetadata(Cursor& cursor, uint64_t count);
   void ReadTensors(Cursor& cursor, uint64_t count);
+  void CheckExtents() const;
   const Value* Find(std::string_view key) const;
   const Value* FindArray(std::string_view key, const char* wanted) const;
   [[noreturn]] void WrongType(std::string_view key, const Value& value, const char* wanted) const;

@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+// Models of published shapes with made-up weights: the same on every machine, and finite all the way through.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "models/format/checkpoint.h"
+
+namespace assay {
+
+// `name` without "shape:". Throws Error that lists the names if it is unknown, or if dtype is none of
+// F32, F16, BF16, Q8_0, Q4_0, Q4_1. Vectors (norms, biases) of models of a block type are f32.
+std::unique_ptr<Checkpoint> OpenSynthetic(const std::string& name, assay_dtype dtype);
+
+// As OpenSynthetic, for a (checked) config of one's own.
+std::unique_ptr<Checkpoint> MakeSynthetic(const ModelConfig& config, assay_dtype dtype);
+
+// The published config behind a name; throws Error that lists the names.
+ModelConfig SyntheticConfig(const std::string& name);
+
+}  // namespace assay
