@@ -37,19 +37,13 @@ MemoryPlan Session::Plan(const ExecutorOptions& options) const {
   return plan;
 }
 
-void Session::CheckContext(const ExecutorOptions& options) const {
+void Session::CheckFits(const ExecutorOptions& options) const {
   const int64_t positions = config().max_positions;
   if (positions > 0 && options.max_context > positions) {
     throw Error(
         fmt::format("{}: the model has {} positions, prompt and output together ask for {}; lower their lengths",
                     spec_.model, positions, options.max_context));
   }
-}
-
-std::unique_ptr<Engine> Session::Load(const ExecutorOptions& user_options) {
-  ExecutorOptions options = user_options;
-  options.kv_dtype = dtypes_.kv;
-  CheckContext(options);
   const MemoryPlan plan = Plan(options);
   const uint64_t available = device_->info().memory_free;
   if (available > 0 && plan.total() > available) {
@@ -60,6 +54,12 @@ std::unique_ptr<Engine> Session::Load(const ExecutorOptions& user_options) {
                     spec_.model, plan.total() / kGiB, device_->id(), plan.weights / kGiB, plan.kv_cache / kGiB,
                     (plan.activations + plan.logits) / kGiB, available / kGiB));
   }
+}
+
+std::unique_ptr<Engine> Session::Load(const ExecutorOptions& user_options) {
+  ExecutorOptions options = user_options;
+  options.kv_dtype = dtypes_.kv;
+  CheckFits(options);
   auto model = std::make_unique<Decoder>(device_, checkpoint_.get(), dtypes_, DecoderOptionsFor(options, false));
   return std::make_unique<Engine>(device_, std::move(model), options);
 }

@@ -36,6 +36,8 @@ class Session {
   // As above on another device with layers streamed from the file: slow, and needs little memory.
   std::unique_ptr<Engine> LoadReference(const DeviceChoice& reference, const ExecutorOptions& options);
   MemoryPlan Plan(const ExecutorOptions& options) const;
+  // Throws what Load would throw for want of memory or positions.
+  void CheckFits(const ExecutorOptions& options) const;
 
   const DeviceChoice& choice() const { return choice_; }
   const std::shared_ptr<Device>& device() const { return device_; }
@@ -45,8 +47,6 @@ class Session {
   assay_dtype weight_dtype() const { return weight_dtype_; }  // of most weight bytes on the device
 
  private:
-  void CheckContext(const ExecutorOptions& options) const;
-
   ModelSpec spec_;
   DeviceChoice choice_;
   std::shared_ptr<Device> device_;

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "bench/sut/guard.h"
+
+#include <cmath>
+
+#include "runtime/core/dtype.h"
+#include "runtime/core/interrupt.h"
+
+namespace assay::bench {
+namespace {
+
+std::unique_ptr<Sequence> RunOne(Engine& engine, Request request) {
+  const auto id = engine.Submit(std::move(request));
+  if (!id.ok()) throw Error("accuracy guard: " + id.error());
+  while (!engine.idle()) {
+    ThrowIfInterrupted();
+    const auto step = engine.Step();
+    if (!step.ok()) throw DeviceError(step.error());
+  }
+  return std::move(engine.TakeFinished().back());
+}
+
+// Half a unit in the last place of a product's operand, relative to the largest operand of its group.
+double OperandEpsilon(assay_dtype dtype, assay_dtype compute) {
+  if (compute == ASSAY_F32 || dtype == ASSAY_F32) return std::ldexp(1.0, -24);
+  if (dtype == ASSAY_F16) return std::ldexp(1.0, -12);
+  if (dtype == ASSAY_BF16) return std::ldexp(1.0, -9);
+  return 1.0 / 254;  // activations in blocks of int8
+}
+
+}  // namespace
+
+GuardRun RunGuard(Engine& engine, std::vector<int32_t> prompt) {
+  Request request;
+  request.prompt = std::move(prompt);
+  request.max_new_tokens = kGuardTokens;
+  request.top_logprobs = 0;
+  const auto sequence = RunOne(engine, std::move(request));
+  GuardRun run;
+  run.tokens = sequence->tokens;
+  for (const TokenLogprob& t : sequence->logprobs) run.logprobs.push_back(t.logprob);
+  return run;
+}
+
+double GuardTolerance(assay_dtype weight_dtype, assay_dtype compute, int64_t layers) {
+  // 8: several standard deviations of the walk, times the logits' spread. The KV cache rounds to bf16 unless all is
+  // f32, which keeps the floor at bf16's.
+  const bool strict = compute == ASSAY_F32;
+  const double epsilon = std::max(OperandEpsilon(weight_dtype, compute), strict ? 0.0 : std::ldexp(1.0, -9));
+  return std::max(8.0 * epsilon * std::sqrt(2.0 * static_cast<double>(layers)), 1e-3);
+}
+
+Accuracy CheckGuard(Session& session, const GuardRun& run) {
+  Accuracy accuracy;
+  const DeviceChoice reference = ChooseDevice("ref");
+  accuracy.reference = reference.info.id;
+  accuracy.tokens = static_cast<int64_t>(run.logprobs.size());
+  const assay_dtype compute = session.dtypes().compute;
+  accuracy.tolerance = GuardTolerance(session.weight_dtype(), compute, session.config().layers);
+
+  ExecutorOptions options;
+  options.max_tokens = static_cast<int64_t>(run.tokens.size());
+  options.max_seqs = 1;
+  options.max_context = options.max_tokens;
+  options.prompt_logprobs = true;
+  auto engine = session.LoadReference(reference, options);
+  Request request;
+  request.prompt = run.tokens;
+  request.prompt_logprobs = true;
+  const auto sequence = RunOne(*engine, std::move(request));
+
+  const size_t first = run.tokens.size() - run.logprobs.size();
+  double worst = 0;
+  for (size_t i = 0; i < run.logprobs.size(); ++i) {
+    const double error = std::abs(static_cast<double>(run.logprobs[i]) - sequence->prompt_logprobs[first - 1 + i]);
+    if (!(error <= worst)) worst = error;  // NaN too
+  }
+  accuracy.max_logprob_error = worst;
+  accuracy.verdict = worst <= *accuracy.tolerance ? "passed" : "failed";
+  return accuracy;
+}
+
+}  // namespace assay::bench
