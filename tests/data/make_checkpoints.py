@@ -28,7 +28,7 @@ MIN_DISTINCT = 10    # tokens in the greedy continuation: a model that repeats i
 
 BASE = dict(vocab_size=171, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
             num_key_value_heads=4, head_dim=8, max_position_embeddings=128, bos_token_id=1, eos_token_id=2,
-            pad_token_id=None, rms_norm_eps=1e-5, tie_word_embeddings=False)
+            pad_token_id=None, rms_norm_eps=1e-3, tie_word_embeddings=False)
 THETA = {"rope_type": "default", "rope_theta": 10000.0}
 
 
@@ -138,8 +138,9 @@ def gguf_file(name, config, matrices, embedding=None):
         writer.add_feed_forward_length(config.intermediate_size)
         writer.add_head_count(config.num_attention_heads)
         writer.add_head_count_kv(config.num_key_value_heads)
-        writer.add_key_length(config.head_dim)
-        writer.add_value_length(config.head_dim)
+        if config.head_dim * config.num_attention_heads != config.hidden_size:
+            writer.add_key_length(config.head_dim)
+            writer.add_value_length(config.head_dim)
         writer.add_layer_norm_rms_eps(config.rms_norm_eps)
         writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
         if arch == "llama":
@@ -204,7 +205,7 @@ def main():
     hugging_face("qwen2-window", Qwen2Config(**{**BASE, "num_hidden_layers": 3}, **window, rope_parameters=million), bf16)
     hugging_face("qwen2-window-old-keys", Qwen2Config(**{**BASE, **gqa, "num_hidden_layers": 3}, **window,
                  rope_parameters=million), f16, old={"drop": ["head_dim", "layer_types"]})
-    hugging_face("qwen3", Qwen3Config(**{**BASE, **gqa, "head_dim": 24, "rms_norm_eps": 1e-6}, rope_parameters=million), bf16)
+    hugging_face("qwen3", Qwen3Config(**{**BASE, **gqa, "head_dim": 24, "rms_norm_eps": 3e-4}, rope_parameters=million), bf16)
     hugging_face("qwen3-tied", Qwen3Config(**{**BASE, "num_key_value_heads": 1, "head_dim": 16, "tie_word_embeddings": True},
                  rope_parameters=million), bf16, old={"drop": ["layer_types"]})
 
@@ -214,7 +215,7 @@ def main():
         gguf_file(f"gguf-llama-{kind.name.lower()}", LlamaConfig(**small, rope_parameters=THETA), kind)
     gguf_file("gguf-llama-q4_1", LlamaConfig(**{**small, "tie_word_embeddings": True}, rope_parameters=THETA), kinds.Q4_1, kinds.Q8_0)
     gguf_file("gguf-llama3-rope-freqs", LlamaConfig(**{**small, "tie_word_embeddings": True}, rope_parameters=llama3), kinds.F16)
-    gguf_file("gguf-qwen2-q8_0", Qwen2Config(**small, rope_parameters=million), kinds.Q8_0)
+    gguf_file("gguf-qwen2-q8_0", Qwen2Config(**{**small, "head_dim": 8}, rope_parameters=million), kinds.Q8_0)
     gguf_file("gguf-qwen3-q4_0", Qwen3Config(**small, rope_parameters=million), kinds.Q4_0, kinds.F16)
     print(sum(f.stat().st_size for f in OUT.rglob("*") if f.is_file()), "bytes")
 

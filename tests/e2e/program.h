@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// Runs the built program as a user does: another process, its exit code, what it printed. One thread at a time.
+#pragma once
+
+#include <sys/types.h>
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+namespace assay::e2e {
+
+// A folder of its own for one test, removed with everything in it.
+class TemporaryFolder {
+ public:
+  TemporaryFolder();
+  ~TemporaryFolder();
+  TemporaryFolder(const TemporaryFolder&) = delete;
+  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+
+  const std::filesystem::path& path() const { return path_; }
+  std::string Write(const std::string& name, const std::string& text) const;  // returns the file's path
+  size_t Entries() const;                                                     // files and folders in it
+
+ private:
+  std::filesystem::path path_;
+};
+
+struct Outcome {
+  int exit_code = -1;      // negative: the signal that ended it
+  bool timed_out = false;  // it was killed because it did not end
+  std::string out, err;
+};
+
+// A started `assay ARGS...`.
+class Program {
+ public:
+  explicit Program(const std::vector<std::string>& args);
+  ~Program();  // kills it if it still runs
+  Program(const Program&) = delete;
+  Program& operator=(const Program&) = delete;
+
+  void Signal(int number);
+  Outcome Wait(int limit_s);  // kills it after limit_s; the limit only tells a hang from a slow machine
+
+ private:
+  TemporaryFolder folder_;
+  pid_t pid_ = -1;
+};
+
+Outcome RunAssay(const std::vector<std::string>& args, int limit_s = 240);
+
+std::string ReadFile(const std::filesystem::path& path);
+// The whole text as exactly one JSON document; a test failure and null otherwise.
+nlohmann::json ParseOne(const std::string& text);
+
+}  // namespace assay::e2e
