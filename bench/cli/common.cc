@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "bench/cli/commands.h"
+
+namespace assay::cli {
+namespace {
+
+// A file of ids is a few bytes per token; the longest context is far below this.
+constexpr uintmax_t kMaxTokenFile = 64u << 20;
+
+}  // namespace
+
+void AddDeviceOptions(CLI::App& command, bench::ModelSpec* spec) {
+  command
+      .add_option("--device", spec->device,
+                  "cpu, cuda:0, ref (the slow reference) or /path/plugin.so; default: the best present")
+      ->type_name("D");
+  command.add_option("--threads", spec->threads, "Threads of a CPU device; default: one per usable core")
+      ->check(CLI::Range(1, 4096))
+      ->type_name("N");
+}
+
+void AddModelOptions(CLI::App& command, bench::ModelSpec* spec) {
+  command
+      .add_option("--model", spec->model,
+                  "A folder with config.json and *.safetensors (or hf:DIR), a .gguf file, or shape:NAME for synthetic "
+                  "weights")
+      ->required()
+      ->type_name("M");
+  command
+      .add_option("--dtype", spec->dtype,
+                  "Weights on the device: auto (as in the file), bf16, f16, f32 (everything in f32), int8, int4, fp8")
+      ->check(CLI::IsMember({"auto", "bf16", "f16", "f32", "int8", "int4", "fp8"}))
+      ->type_name("T")
+      ->capture_default_str();
+  AddDeviceOptions(command, spec);
+}
+
+std::vector<int32_t> ReadTokenIds(const std::string& path) {
+  std::error_code ec;
+  const uintmax_t size = std::filesystem::file_size(path, ec);
+  if (ec) throw Error(path + ": cannot be read: " + ec.message() + "; give a file that holds a JSON array of ids");
+  if (size > kMaxTokenFile) throw Error(path + ": is larger than 64 MiB; give a JSON array of token ids");
+  std::ifstream in(path, std::ios::binary);
+  const std::string text((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
+  if (!in) throw Error(path + ": cannot be read; check its permissions");
+  // Only the first element decides how deep to look: an array of numbers never nests.
+  const auto json = nlohmann::json::parse(
+      text, [](int depth, nlohmann::json::parse_event_t, nlohmann::json&) { return depth <= 1; }, false);
+  if (!json.is_array()) throw Error(path + ": is not a JSON array of token ids, such as [1, 2, 3]");
+  std::vector<int32_t> ids;
+  for (size_t i = 0; i < json.size(); ++i) {
+    if (!json[i].is_number_integer() || json[i] < 0 || json[i] > INT32_MAX) {
+      throw Error(path + ": element " + std::to_string(i) + " is not a token id");
+    }
+    ids.push_back(json[i].get<int32_t>());
+  }
+  if (ids.empty()) throw Error(path + ": holds no token ids; give at least one");
+  return ids;
+}
+
+}  // namespace assay::cli
