@@ -59,7 +59,7 @@ def corpus():
         "<｜begin▁of▁sentence｜>x<｜User｜>你好<｜Assistant｜>", "[INST] hello [/INST] world </s>", "[INST][/INST]",
         "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|>", "word<word>word <word> <word>word",
         "left  <left>  right <right>  \n x", "<lower><LOWER> x", "<file_sep><repo_name>r\n<issue_start>", "<|endoftext",
-        "e\u0301<|im_end|>e\u0301", "  leading", "trailing  ", " \u3000mixed\u00a0 ", "tab\tspace newline\n.", "ﬁ ﬂ ﬀ ﷺ ㎏ Ⅻ ①",
+        "e\u0301<|im_end|>e\u0301", "o\u0323\u0302<x \u1ed9< o\u0302\u0323<", "  leading", "trailing  ", " \u3000mixed\u00a0 ", "tab\tspace newline\n.", "ﬁ ﬂ ﬀ ﷺ ㎏ Ⅻ ①",
         "ÀÈ \u0130i\u0131I ß ẞ ǅ ŉ", "\U0001d54f \U00020000\U0002a6d6 \U0001f1e6 \U000e0041", "lorem ipsum dolor sit amet, " * 4,
     ]
     return texts
@@ -77,23 +77,25 @@ def synthetic(texts):
 
     byte_alphabet = pre_tokenizers.ByteLevel.alphabet()
     flags = [AddedToken("<word>", single_word=True, normalized=False), AddedToken("<left>", lstrip=True, normalized=False),
-             AddedToken("<right>", rstrip=True, normalized=False), AddedToken("é<", normalized=True)]
+             AddedToken("<right>", rstrip=True, normalized=False), AddedToken("ộ<", normalized=True)]
 
     llama3 = Tokenizer(models.BPE(ignore_merges=True))
     llama3.pre_tokenizer = pre_tokenizers.Sequence([
         pre_tokenizers.Split(Regex(GPT4_DIGITS), "isolated"),
         pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
     llama3.decoder = decoders.ByteLevel()
-    train("llama3", llama3, byte_alphabet, flags, ["<|begin_of_text|>", "<|eot_id|>"])
+    train("llama3", llama3, byte_alphabet, [], ["<|begin_of_text|>", "<|eot_id|>"])
     llama3.post_processor = processors.Sequence([
         processors.ByteLevel(trim_offsets=False),
         processors.TemplateProcessing(single="<|begin_of_text|> $A <|eot_id|>",
                                       special_tokens=[("<|begin_of_text|>", 0), ("<|eot_id|>", 1)])])
     # A token that no merge makes: only ignore_merges finds it.
     data = json.loads(llama3.to_str())
-    data["model"]["vocab"]["ĠjumpsĠover"] = 100000
-    data["model"]["vocab"]["dolor"] = 100001
-    (HERE / "synthetic" / "llama3.json").write_text(json.dumps(data, ensure_ascii=False))
+    for token in ("ĠjumpsĠover", "dolor"):
+        data["model"]["vocab"][token] = len(data["model"]["vocab"])
+    llama3 = Tokenizer.from_str(json.dumps(data))
+    llama3.add_tokens(flags)
+    llama3.save(str(HERE / "synthetic" / "llama3.json"))
 
     # Qwen's order: normalize, then split; and added tokens that are looked for in the normalized text.
     qwen = Tokenizer(models.BPE())
