@@ -17,13 +17,15 @@ void Cast(const View& x, const View& y, const Team& team);
 void KvBlockCopy(const View& pairs, const View& k_cache, const View& v_cache, const KvAttr& attr, const Team& team);
 void RmsNorm(const View& x, const View& w, const View& y, float eps, const Team& team);
 void AddRmsNorm(const View& x, const View& w, const View& residual, const View& y, float eps, const Team& team);
-// inv_freq: [rotary_dim/2] from ref::RopeInvFreq, divided by freq_factors where there are any.
-void Rope(const View& positions, const float* inv_freq, const View& q, const View& k, const RopeAttr& attr,
+// inv_freq: [rotary_dim/2] from ref::RopeInvFreq, divided by freq_factors where there are any. In double: rounded to
+// f32 it would turn a pair by some 0.05 rad too much or too little at position 1e6.
+void Rope(const View& positions, const double* inv_freq, const View& q, const View& k, const RopeAttr& attr,
           const Team& team);
 void Glu(const View& gate_up, const View& y, GluAct act, const Team& team);
 void AddScale(const View& a, const View& b, const View& y, float alpha, float beta, const Team& team);
 void KvWritePaged(const View& k, const View& v, const View& slots, const View& k_cache, const View& v_cache,
                   const KvAttr& attr, const Team& team);
+constexpr int64_t kMaxHeadDim = 512;  // of attn_paged, and of rope's rotary_dim
 // Scratch for AttnPaged: for teams of `threads` members, at most `tokens` query rows.
 size_t AttnPagedWorkspace(int64_t tokens, int64_t heads, int64_t head_dim, int threads);
 void AttnPaged(const View& q, const View& k_cache, const View& v_cache, const View& block_table,
