@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Finds tokens that stand outside the vocabulary's merges ("<|im_start|>") in a text. Immutable once filled: any thread.
+// Finds tokens that stand outside the vocabulary's merges ("<|im_start|>") in a text. Immutable once filled: any
+// thread.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +19,7 @@ struct AddedToken {
   bool single_word = false;  // only where no word character touches it
   bool strip_left = false;   // takes the white space before it along
   bool strip_right = false;
-  bool normalized = false;   // looked for in the normalized text rather than in the text as given
+  bool normalized = false;  // looked for in the normalized text rather than in the text as given
 };
 
 class AddedTokenFinder {

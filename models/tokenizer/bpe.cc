@@ -7,6 +7,7 @@
 #include <string>
 #include <utility>
 
+#include "models/format/printable.h"
 #include "models/tokenizer/utf8.h"
 #include "runtime/core/error.h"
 
@@ -37,7 +38,7 @@ void Bpe::AddMerge(std::string_view left, std::string_view right) {
   const auto left_id = vocabulary_.Find(left), right_id = vocabulary_.Find(right), id = vocabulary_.Find(joined);
   if (!left_id || !right_id || !id) {
     const std::string_view missing = !left_id ? left : !right_id ? right : joined;
-    throw Error("merge " + std::to_string(merge_count_) + " needs the token '" + std::string(missing) +
+    throw Error("merge " + std::to_string(merge_count_) + " needs the token '" + Printable(missing) +
                 "', which the vocabulary lacks");
   }
   merges_.insert_or_assign(PairKey(*left_id, *right_id), Merge{merge_count_++, *id});

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Byte-pair encoding of one piece of text: symbols are characters at first, and the best adjacent pair is merged until
-// none is left. Two ways to say which pair is best: a ranked list of merges (Hugging Face, GGUF "gpt2") or scored pieces
-// (SentencePiece, GGUF "llama"). Time O(n log n). Immutable after loading: any thread.
+// none is left. Two ways to say which pair is best: a ranked list of merges (Hugging Face, GGUF "gpt2") or scored
+// pieces (SentencePiece, GGUF "llama"). Time O(n log n). Immutable after loading: any thread.
 #pragma once
 
 #include <cstdint>
@@ -73,7 +73,7 @@ class Bpe {
   uint32_t merge_count_ = 0;
   std::vector<uint32_t> score_rank_;  // by id, or kUnmergeable; empty if there are merges
   size_t longest_scored_ = 0;         // bytes
-  int32_t low_characters_[512];  // ids of U+0000..U+01FF: all that byte-level pieces consist of
+  int32_t low_characters_[512];       // ids of U+0000..U+01FF: all that byte-level pieces consist of
   int32_t byte_tokens_[256];
 };
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "models/format/printable.h"
 #include "models/tokenizer/utf8.h"
 #include "runtime/core/error.h"
 
@@ -42,8 +43,8 @@ BpeTokenizer::BpeTokenizer(TokenizerParts parts) : parts_(std::move(parts)) {
   int32_t size = vocabulary.size();
   for (const AddedToken& token : parts_.added) {
     if (token.id < 0 || token.id >= Vocabulary::kMaxTokens) {
-      throw Error("added token '" + token.text + "' has id " + std::to_string(token.id) + ", not one of 0.." +
-                  std::to_string(Vocabulary::kMaxTokens - 1));
+      throw Error("added token '" + Printable(token.text) + "' has id " + std::to_string(token.id) +
+                  ", not one of 0.." + std::to_string(Vocabulary::kMaxTokens - 1));
     }
     size = std::max(size, token.id + 1);
   }
@@ -109,13 +110,17 @@ void BpeTokenizer::EncodePlain(std::string_view text, Place place, bool parse_sp
 
 void BpeTokenizer::EncodePiece(size_t step, std::string_view text, Place place, std::vector<int32_t>* ids) const {
   if (step == parts_.splitters.size()) return parts_.bpe.Encode(text, ids);
-  parts_.splitters[step]->Apply(
-      text, place, [&](std::string_view piece, Place where) { EncodePiece(step + 1, piece, where, ids); });
+  parts_.splitters[step]->Apply(text, place,
+                                [&](std::string_view piece, Place where) { EncodePiece(step + 1, piece, where, ids); });
 }
 
-std::string BpeTokenizer::TokenBytes(int32_t id) const { return Known(id) ? bytes_[static_cast<size_t>(id)] : ""; }
+std::string BpeTokenizer::TokenBytes(int32_t id) const {
+  return Known(id) ? bytes_[static_cast<size_t>(id)] : "";
+}
 
-bool BpeTokenizer::IsSpecial(int32_t id) const { return Known(id) && special_[static_cast<size_t>(id)]; }
+bool BpeTokenizer::IsSpecial(int32_t id) const {
+  return Known(id) && special_[static_cast<size_t>(id)];
+}
 
 std::string BpeTokenizer::Decode(std::span<const int32_t> ids, bool skip_special) const {
   const TokenDecoder& decoder = parts_.decoder;

@@ -75,7 +75,7 @@ TokenizerParts LoadTokenizerJson(const std::string& path);
 TokenizerParts LoadSentencePieceModel(const std::string& path);
 TokenizerParts LoadGgufTokenizer(const std::string& path);
 
-// A whole file; Error if it cannot be read or has more than 1 GiB.
+// A whole file; Error if it cannot be read or has more than 256 MiB.
 std::string ReadTokenizerFile(const std::string& path);
 
 // What tokenizer_config.json, beside the tokenizer, says about special tokens around a text. Not all folders have one.

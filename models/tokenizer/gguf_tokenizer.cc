@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "models/format/gguf.h"
+#include "models/format/printable.h"
 #include "models/tokenizer/bpe_tokenizer.h"
 #include "models/tokenizer/sentencepiece.h"
 #include "runtime/core/error.h"
@@ -21,8 +22,8 @@ struct TextSteps {
 
 #define GPT2_WORDS R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)"
 // Llama 3's and Qwen's, which differ only in how many digits go together.
-#define CL100K_WORDS(digits)                                                                                       \
-  R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|)" digits                                               \
+#define CL100K_WORDS(digits)                                         \
+  R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|)" digits \
   R"(| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"
 
 const std::vector<TextSteps>& KnownTextSteps() {
@@ -57,7 +58,7 @@ const TextSteps& FindTextSteps(std::string_view name) {
   for (const TextSteps& steps : KnownTextSteps()) {
     if (std::find(steps.names.begin(), steps.names.end(), name) != steps.names.end()) return steps;
   }
-  throw UnknownTokenizerKind("tokenizer.ggml.pre '" + std::string(name) + "'");
+  throw UnknownTokenizerKind("tokenizer.ggml.pre '" + Printable(name) + "'");
 }
 
 std::vector<PieceType> ReadTypes(const GgufFile& file, size_t count) {
@@ -102,7 +103,7 @@ TokenizerParts MakeByteLevel(const GgufFile& file, const std::vector<std::string
   for (const std::string_view merge : file.Strings("tokenizer.ggml.merges")) {
     const size_t space = merge.find(' ', 1);
     if (space == std::string_view::npos || space + 1 == merge.size()) {
-      throw Error("tokenizer.ggml.merges holds '" + std::string(merge) + "', not two tokens with a space between them");
+      throw Error("tokenizer.ggml.merges holds '" + Printable(merge) + "', not two tokens with a space between them");
     }
     parts.bpe.AddMerge(merge.substr(0, space), merge.substr(space + 1));
   }
@@ -139,7 +140,7 @@ TokenizerParts LoadGgufTokenizer(const std::string& path) {
   const GgufFile file(path);
   const std::string_view model = file.String("tokenizer.ggml.model").value_or("none");
   if (model != "gpt2" && model != "llama") {
-    throw UnknownTokenizerKind("tokenizer.ggml.model '" + std::string(model) + "'");
+    throw UnknownTokenizerKind("tokenizer.ggml.model '" + Printable(model) + "'");
   }
   std::vector<std::string_view> texts = file.Strings("tokenizer.ggml.tokens");
   if (texts.empty()) throw Error("tokenizer.ggml.tokens is missing or empty");
@@ -147,8 +148,8 @@ TokenizerParts LoadGgufTokenizer(const std::string& path) {
   const bool scored = model == "llama";
   const TextSteps none{.names = {}, .patterns = {}, .add_bos = true};
   const TextSteps& steps = scored ? none : FindTextSteps(file.String("tokenizer.ggml.pre").value_or(""));
-  TokenizerParts parts = scored ? MakeScored(file, std::move(texts), std::move(types))
-                                : MakeByteLevel(file, texts, types, steps);
+  TokenizerParts parts =
+      scored ? MakeScored(file, std::move(texts), std::move(types)) : MakeByteLevel(file, texts, types, steps);
   if (file.Bool("tokenizer.ggml.add_bos_token").value_or(steps.add_bos)) {
     AppendId(file, "tokenizer.ggml.bos_token_id", parts.bpe.vocabulary(), &parts.before);
   }

@@ -90,7 +90,8 @@ TEST(TokenizerGolden, Llama3FromGguf) {
   nlohmann::json json = ReadJson(DataDir() / "synthetic/llama3.json");
   // GGUF does not carry the flags of added tokens.
   auto& added = json["added_tokens"];
-  added.erase(std::remove_if(added.begin(), added.end(), [](const auto& token) { return !token["special"]; }), added.end());
+  added.erase(std::remove_if(added.begin(), added.end(), [](const auto& token) { return !token["special"]; }),
+              added.end());
   GgufBuilder gguf = ToGguf(json, "llama-bpe");
   gguf.U32("tokenizer.ggml.bos_token_id", 0).U32("tokenizer.ggml.eos_token_id", 1);
   TempDir dir;

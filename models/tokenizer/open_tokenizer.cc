@@ -8,7 +8,7 @@
 namespace assay {
 namespace {
 
-constexpr uint64_t kMaxFileBytes = uint64_t{1} << 30;  // the largest in use has 33 MB
+constexpr uint64_t kMaxFileBytes = uint64_t{1} << 28;  // the largest in use has 33 MB
 
 // Where `source` keeps its tokenizer, and how to load it; the loader is null if it has none.
 struct Found {

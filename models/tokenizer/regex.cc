@@ -6,6 +6,7 @@
 
 #include <new>
 
+#include "models/format/printable.h"
 #include "models/tokenizer/utf8.h"
 #include "runtime/core/error.h"
 
@@ -66,25 +67,21 @@ Regex::Regex(std::string_view pattern, bool literal) : pattern_(pattern) {
   pcre2_code* code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(), options, &error,
                                    &offset, nullptr);
   if (code == nullptr) {
-    throw Error("the regular expression '" + pattern_ + "' does not compile: " + Message(error) + " (at byte " +
-                std::to_string(offset) + ")");
+    throw Error("the regular expression '" + Printable(pattern_) + "' does not compile: " + Message(error) +
+                " (at byte " + std::to_string(offset) + ")");
   }
-  code_ = std::shared_ptr<void>(code, [](void* p) { pcre2_code_free(static_cast<pcre2_code*>(p)); });
+  code_ = std::shared_ptr<const void>(code, [code](const void*) { pcre2_code_free(code); });
   pcre2_jit_compile(code, PCRE2_JIT_COMPLETE);  // where there is no JIT, pcre2_match interprets
-  pcre2_match_context* context = pcre2_match_context_create(nullptr);
-  if (context == nullptr) throw std::bad_alloc();
-  context_ = std::shared_ptr<void>(
-      context, [](void* p) { pcre2_match_context_free(static_cast<pcre2_match_context*>(p)); });
-  pcre2_set_heap_limit(context, kHeapLimitKib);
 }
 
 std::vector<Regex::Span> Regex::Cut(std::string_view text) const {
   const auto* code = static_cast<const pcre2_code*>(code_.get());
   std::unique_ptr<pcre2_match_data, decltype(&pcre2_match_data_free)> match(
       pcre2_match_data_create_from_pattern(code, nullptr), pcre2_match_data_free);
-  std::unique_ptr<pcre2_match_context, decltype(&pcre2_match_context_free)> context(
-      pcre2_match_context_copy(static_cast<pcre2_match_context*>(context_.get())), pcre2_match_context_free);
+  std::unique_ptr<pcre2_match_context, decltype(&pcre2_match_context_free)> context(pcre2_match_context_create(nullptr),
+                                                                                    pcre2_match_context_free);
   if (match == nullptr || context == nullptr) throw std::bad_alloc();
+  pcre2_set_heap_limit(context.get(), kHeapLimitKib);
   const size_t scan = text.size() < (1u << 27) ? 16 * text.size() : size_t{1} << 31;
   pcre2_set_match_limit(context.get(), kMatchLimit + static_cast<uint32_t>(scan));
 
@@ -101,8 +98,9 @@ std::vector<Regex::Span> Regex::Cut(std::string_view text) const {
     }
     if (rc == PCRE2_ERROR_NOMATCH) break;
     if (rc < 0) {
-      throw Error("the tokenizer's regular expression '" + pattern_ + "' fails at byte " + std::to_string(position) +
-                  " of the text: " + Message(rc) + "; use the model's original tokenizer file");
+      throw Error("the tokenizer's regular expression '" + Printable(pattern_) + "' fails at byte " +
+                  std::to_string(position) + " of the text: " + Message(rc) +
+                  "; use the model's original tokenizer file");
     }
     const size_t begin = found[0], end = found[1];
     if (end <= begin) {  // an empty match (or \K in a lookaround): go on behind the next character

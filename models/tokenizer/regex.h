@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Regular expressions over UTF-8 with the meaning that tokenizer files give them (Oniguruma's, through PCRE2).
-// Immutable once compiled: any thread. The pattern comes from a file, so compiling and matching are bounded;
-// both throw Error (what PCRE2 says and where in the pattern) instead of hanging or crashing.
+// Immutable once compiled: any thread. The pattern comes from a file, so compiling and matching are bounded: both throw
+// Error (what PCRE2 says and where) rather than crash or backtrack for ever. What stays possible is a pattern made to
+// take quadratic time; none in use does.
 #pragma once
 
 #include <cstddef>
@@ -28,8 +29,7 @@ class Regex {
 
  private:
   std::string pattern_;
-  std::shared_ptr<void> code_;     // pcre2_code
-  std::shared_ptr<void> context_;  // pcre2_match_context with the limits
+  std::shared_ptr<const void> code_;  // pcre2_code
 };
 
 }  // namespace assay

@@ -168,11 +168,13 @@ TokenizerParts MakeSentencePiece(const ScoredPieces& pieces) {
   parts.added = std::move(added);
   if (pieces.remove_extra_whitespaces) parts.normalizers.push_back(std::make_unique<ExtraSpaceNormalizer>());
   if (pieces.add_dummy_prefix) {
-    parts.normalizers.push_back(std::make_unique<PrependNormalizer>(std::string(kSpaceMark), !pieces.prefix_after_any_token));
+    parts.normalizers.push_back(
+        std::make_unique<PrependNormalizer>(std::string(kSpaceMark), !pieces.prefix_after_any_token));
     parts.decoder.strip = " ";
     parts.decoder.strip_count = pieces.remove_extra_whitespaces ? INT64_MAX : 1;
   }
-  parts.normalizers.push_back(std::make_unique<ReplaceNormalizer>(Regex(" ", /*literal=*/true), std::string(kSpaceMark)));
+  parts.normalizers.push_back(
+      std::make_unique<ReplaceNormalizer>(Regex(" ", /*literal=*/true), std::string(kSpaceMark)));
   parts.decoder.replacements.emplace_back(kSpaceMark, " ");
   parts.decoder.byte_tokens = true;
   return parts;

@@ -17,8 +17,8 @@ struct ScoredPieces {
   std::vector<std::string_view> texts;  // by id; all three have the same length
   std::vector<float> scores;
   std::vector<PieceType> types;
-  bool add_dummy_prefix = true;          // a space before the text
-  bool prefix_after_any_token = false;   // and after each added token (llama.cpp), not only after control tokens
+  bool add_dummy_prefix = true;         // a space before the text
+  bool prefix_after_any_token = false;  // and after each added token (llama.cpp), not only after control tokens
   bool remove_extra_whitespaces = false;
 };
 

@@ -28,6 +28,8 @@ std::string StreamDecoder::Push(int32_t id) {
   return text;
 }
 
-std::string StreamDecoder::Finish() { return Utf8Lossy(std::exchange(pending_, {})); }
+std::string StreamDecoder::Finish() {
+  return Utf8Lossy(std::exchange(pending_, {}));
+}
 
 }  // namespace assay

@@ -25,7 +25,7 @@ class StreamDecoder {
   bool skip_special_;
   bool at_start_ = true;        // no text has come yet,
   std::vector<int32_t> start_;  // only these ids
-  std::string pending_;  // the beginning of a character
+  std::string pending_;         // the beginning of a character
 };
 
 }  // namespace assay

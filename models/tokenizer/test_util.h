@@ -19,7 +19,9 @@ namespace assay::testing {
 
 using Ids = std::vector<int32_t>;
 
-inline std::filesystem::path DataDir() { return std::filesystem::path(ASSAY_SOURCE_DIR) / "tests/data/tokenizer"; }
+inline std::filesystem::path DataDir() {
+  return std::filesystem::path(ASSAY_SOURCE_DIR) / "tests/data/tokenizer";
+}
 
 // The folder of data that is not in the repository; empty if it is not there.
 inline std::filesystem::path SharedDir(const std::string& inside) {
@@ -29,8 +31,8 @@ inline std::filesystem::path SharedDir(const std::string& inside) {
   return std::filesystem::exists(path) ? path : std::filesystem::path();
 }
 
-#define ASSAY_SHARED_OR_SKIP(variable, inside)                                                      \
-  const std::filesystem::path variable = ::assay::testing::SharedDir(inside);                       \
+#define ASSAY_SHARED_OR_SKIP(variable, inside)                                \
+  const std::filesystem::path variable = ::assay::testing::SharedDir(inside); \
   if (variable.empty()) GTEST_SKIP() << "set ASSAY_SHARED to a folder that has data/" << (inside)
 
 inline nlohmann::json ReadJson(const std::filesystem::path& path) {
@@ -39,7 +41,9 @@ inline nlohmann::json ReadJson(const std::filesystem::path& path) {
   return nlohmann::json::parse(file);
 }
 
-inline std::vector<std::string> Corpus() { return ReadJson(DataDir() / "corpus.json").get<std::vector<std::string>>(); }
+inline std::vector<std::string> Corpus() {
+  return ReadJson(DataDir() / "corpus.json").get<std::vector<std::string>>();
+}
 
 // A folder of its own that goes away with the object.
 class TempDir {
@@ -137,7 +141,8 @@ inline GgufBuilder ToGguf(const nlohmann::json& json, const std::string& pre) {
   for (const auto& token : json["added_tokens"]) types[token["id"].get<size_t>()] = token["special"] ? 3 : 4;
   std::vector<std::string> merges;
   for (const auto& merge : json["model"]["merges"]) {
-    merges.push_back(merge.is_array() ? merge[0].get<std::string>() + " " + merge[1].get<std::string>() : merge.get<std::string>());
+    merges.push_back(merge.is_array() ? merge[0].get<std::string>() + " " + merge[1].get<std::string>()
+                                      : merge.get<std::string>());
   }
   GgufBuilder gguf;
   gguf.Text("general.architecture", "llama").Text("tokenizer.ggml.model", "gpt2").Text("tokenizer.ggml.pre", pre);

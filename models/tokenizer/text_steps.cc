@@ -7,7 +7,9 @@
 
 namespace assay {
 
-std::string NfcNormalizer::Apply(std::string text, Place) const { return ToNfc(text); }
+std::string NfcNormalizer::Apply(std::string text, Place) const {
+  return ToNfc(text);
+}
 
 std::string PrependNormalizer::Apply(std::string text, Place place) const {
   if (text.empty() || (after_special_only_ && !place.after_special)) return text;
@@ -18,7 +20,8 @@ std::string ReplaceNormalizer::Apply(std::string text, Place) const {
   std::string out;
   out.reserve(text.size());
   for (const Regex::Span& span : pattern_.Cut(text)) {
-    out += span.is_match ? std::string_view(content_) : std::string_view(text).substr(span.begin, span.end - span.begin);
+    out +=
+        span.is_match ? std::string_view(content_) : std::string_view(text).substr(span.begin, span.end - span.begin);
   }
   return out;
 }
@@ -44,7 +47,8 @@ void RegexSplitter::Apply(std::string_view text, Place place, const PieceSink& s
   bool last_was_match = false;
   size_t pending_begin = 0;  // start of the piece that is being put together
   const auto give = [&](size_t begin, size_t end) {
-    if (begin < end) sink(text.substr(begin, end - begin), {place.at_start && begin == 0, place.after_special && begin == 0});
+    if (begin < end)
+      sink(text.substr(begin, end - begin), {place.at_start && begin == 0, place.after_special && begin == 0});
   };
   for (const Regex::Span& span : spans) {
     const bool match = span.is_match != invert_;

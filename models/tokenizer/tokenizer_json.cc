@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "models/format/printable.h"
 #include "models/tokenizer/bpe_tokenizer.h"
 #include "runtime/core/error.h"
 
@@ -12,9 +13,9 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr int kMaxNesting = 8;  // of Sequence in Sequence; those in use have 1
+constexpr int kMaxDepth = 64;   // of JSON values
 
-constexpr char kGpt2Pattern[] =
-    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
+constexpr char kGpt2Pattern[] = R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 
 // A value of the file and where it stands: "pre_tokenizer.pretokenizers[1]".
 class Node {
@@ -26,13 +27,14 @@ class Node {
   bool null() const { return value_->is_null(); }
   bool Has(const char* key) const { return value_->is_object() && value_->contains(key) && !(*value_)[key].is_null(); }
   Node At(const char* key) const {
-    if (!Has(key)) throw Error((place_.empty() ? "it" : place_) + " lacks '" + key + "'");
+    if (!Has(key)) throw Error((place_.empty() ? "it" : place_) + " lacks '" + Printable(key) + "'");
     return Node((*value_)[key], place_.empty() ? key : place_ + "." + key);
   }
   std::vector<Node> Items() const {
     if (!value_->is_array()) Wrong("a list");
     std::vector<Node> items;
-    for (size_t i = 0; i < value_->size(); ++i) items.emplace_back((*value_)[i], place_ + "[" + std::to_string(i) + "]");
+    for (size_t i = 0; i < value_->size(); ++i)
+      items.emplace_back((*value_)[i], place_ + "[" + std::to_string(i) + "]");
     return items;
   }
   const std::string& Text() const {
@@ -53,9 +55,9 @@ class Node {
   }
   std::string TextOr(const char* key, const char* otherwise) const { return Has(key) ? At(key).Text() : otherwise; }
 
-  [[noreturn]] void Wrong(const char* wanted) const { throw Error(place_ + " is not " + wanted); }
+  [[noreturn]] void Wrong(const char* wanted) const { throw Error(Printable(place_) + " is not " + wanted); }
   [[noreturn]] void Unknown() const {
-    throw UnknownTokenizerKind(place_ + " of type " + (Has("type") ? (*value_)["type"].dump() : "none"));
+    throw UnknownTokenizerKind(place_ + " of type " + (Has("type") ? Printable((*value_)["type"].dump()) : "none"));
   }
 
  private:
@@ -100,7 +102,7 @@ SplitBehavior ReadBehavior(const Node& node) {
   if (name == "MergedWithPrevious") return SplitBehavior::kMergedWithPrevious;
   if (name == "MergedWithNext") return SplitBehavior::kMergedWithNext;
   if (name == "Contiguous") return SplitBehavior::kContiguous;
-  throw Error(node.place() + ".behavior '" + name + "' is none that there is");
+  throw Error(node.place() + ".behavior '" + Printable(name) + "' is none that there is");
 }
 
 // How Metaspace prepends; files from before prepend_scheme have add_prefix_space.
@@ -110,7 +112,7 @@ MetaspaceSplitter::Prepend ReadPrepend(const Node& node) {
   if (scheme == "always") return MetaspaceSplitter::Prepend::kAlways;
   if (scheme == "first") return MetaspaceSplitter::Prepend::kFirst;
   if (scheme == "never") return MetaspaceSplitter::Prepend::kNever;
-  throw Error(node.place() + ".prepend_scheme '" + scheme + "' is none that there is");
+  throw Error(node.place() + ".prepend_scheme '" + Printable(scheme) + "' is none that there is");
 }
 
 std::string ReadReplacement(const Node& node) {
@@ -208,7 +210,8 @@ std::vector<AddedToken> ReadAddedTokens(const Node& list, const Vocabulary& voca
     token.id = static_cast<int32_t>(id);
     const std::string_view there = vocabulary.Text(token.id);
     if (vocabulary.Find(token.text).value_or(token.id) != token.id || (!there.empty() && there != token.text)) {
-      throw Error(node.place() + " '" + token.text + "' contradicts the vocabulary about id " + std::to_string(id));
+      throw Error(node.place() + " '" + Printable(token.text) + "' contradicts the vocabulary about id " +
+                  std::to_string(id));
     }
     token.special = node.Flag("special", false);
     token.single_word = node.Flag("single_word", false);
@@ -262,12 +265,32 @@ Bpe ReadModel(const Node& model) {
   return bpe;
 }
 
+// Every level of nesting takes much more memory than the character that opens it.
+void CheckDepth(std::string_view text) {
+  int depth = 0;
+  bool in_string = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (in_string) {
+      if (c == '\\') ++i;
+      in_string = c != '"';
+    } else if (c == '"') {
+      in_string = true;
+    } else if (c == '{' || c == '[') {
+      if (++depth > kMaxDepth) throw Error("byte " + std::to_string(i) + ": nested too deeply");
+    } else if (c == '}' || c == ']') {
+      --depth;
+    }
+  }
+}
+
 Json ParseJson(const std::string& path) {
   const std::string text = ReadTokenizerFile(path);
+  CheckDepth(text);
   try {
     return Json::parse(text);
   } catch (const Json::exception& e) {
-    throw Error(std::string("not JSON: ") + e.what());
+    throw Error("not JSON: " + Printable(e.what()));
   }
 }
 
@@ -287,7 +310,7 @@ void ApplyConfig(const TokenizerConfig& config, TokenizerParts* parts) {
       if (token.text == text) return {token.id};
     }
     if (const auto id = parts->bpe.vocabulary().Find(text)) return {*id};
-    throw Error("tokenizer_config.json adds the token '" + text + "', which the tokenizer lacks");
+    throw Error("tokenizer_config.json adds the token '" + Printable(text) + "', which the tokenizer lacks");
   };
   parts->before = find(config.add_bos, config.bos);
   parts->after = find(config.add_eos, config.eos);

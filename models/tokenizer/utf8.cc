@@ -74,7 +74,9 @@ void AppendUtf8(char32_t code, std::string* out) {
 
 namespace {
 
-int CombiningClass(utf8proc_int32_t code) { return utf8proc_get_property(code)->combining_class; }
+int CombiningClass(utf8proc_int32_t code) {
+  return utf8proc_get_property(code)->combining_class;
+}
 
 }  // namespace
 
@@ -88,8 +90,8 @@ std::string ToNfc(std::string_view text) {
   while (!text.empty()) {
     const Utf8Step step = NextUtf8(text);
     utf8proc_int32_t parts[32];  // the longest canonical decomposition has 4
-    const auto count = utf8proc_decompose_char(static_cast<utf8proc_int32_t>(step.code), parts, 32,
-                                               UTF8PROC_DECOMPOSE, nullptr);
+    const auto count =
+        utf8proc_decompose_char(static_cast<utf8proc_int32_t>(step.code), parts, 32, UTF8PROC_DECOMPOSE, nullptr);
     codes.insert(codes.end(), parts, parts + std::clamp<utf8proc_ssize_t>(count, 0, 32));
     text.remove_prefix(step.bytes);
   }

@@ -11,7 +11,7 @@ namespace assay {
 // What stands at the start of a text.
 struct Utf8Step {
   char32_t code = 0xFFFD;
-  size_t bytes = 0;         // consumed: one character, or the longest prefix of one (then it is invalid); 0 at the end
+  size_t bytes = 0;  // consumed: one character, or the longest prefix of one (then it is invalid); 0 at the end
   bool valid = false;
   bool incomplete = false;  // invalid only because the text ends inside the character
 };

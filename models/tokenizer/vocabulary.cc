@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "models/tokenizer/vocabulary.h"
 
+#include "models/format/printable.h"
 #include "runtime/core/error.h"
 
 namespace assay {
 
 void Vocabulary::Add(std::string_view text, int64_t id) {
   if (id < 0 || id >= kMaxTokens) {
-    throw Error("token '" + std::string(text) + "' has id " + std::to_string(id) + ", not one of 0.." +
+    throw Error("token '" + Printable(text) + "' has id " + std::to_string(id) + ", not one of 0.." +
                 std::to_string(kMaxTokens - 1));
   }
   const auto index = static_cast<size_t>(id);
@@ -16,10 +17,11 @@ void Vocabulary::Add(std::string_view text, int64_t id) {
     used_.resize(index + 1);
   }
   if (used_[index]) {
-    throw Error("id " + std::to_string(id) + " is given to both '" + texts_[index] + "' and '" + std::string(text) + "'");
+    throw Error("id " + std::to_string(id) + " is given to both '" + Printable(texts_[index]) + "' and '" +
+                Printable(text) + "'");
   }
   if (!ids_.emplace(text, static_cast<int32_t>(id)).second) {
-    throw Error("token '" + std::string(text) + "' is there twice: ids " + std::to_string(*Find(text)) + " and " +
+    throw Error("token '" + Printable(text) + "' is there twice: ids " + std::to_string(*Find(text)) + " and " +
                 std::to_string(id));
   }
   texts_[index] = text;
