@@ -13,10 +13,10 @@ namespace assay::bench {
 double NowSeconds();  // the steady clock on which readings and windows lie; any thread
 
 struct Reading {
-  double t_s = 0;                       // NowSeconds() at the middle of the reading
-  std::optional<double> energy_j;       // a counter: since some moment in the past, never falling
-  std::optional<double> watts;          // or a power, for a meter without a counter
-  bool broken = false;                  // what was used since the previous reading is not known
+  double t_s = 0;                  // NowSeconds() at the middle of the reading
+  std::optional<double> energy_j;  // a counter: since some moment in the past, never falling
+  std::optional<double> watts;     // or a power, for a meter without a counter
+  bool broken = false;             // what was used since the previous reading is not known
 };
 
 // How a meter knows; it bounds the grade of what it measured.
@@ -47,8 +47,8 @@ struct MeterChoice {
   std::string why_none;          // then: one line on why
 };
 
-// spec: "auto" (RAPL where it can be read, else none), "none", "const:WATTS", "rapl" or "rapl:PATH". The default PATH is
-// /sys/class/powercap. Throws Error for any other spec, and where a meter that was asked for by name cannot be read.
+// spec: "auto" (RAPL where it can be read, else none), "none", "const:WATTS", "rapl" or "rapl:PATH". The default PATH
+// is /sys/class/powercap. Throws Error for any other spec, and where a meter that was asked for by name cannot be read.
 MeterChoice MakeMeter(const std::string& spec);
 
 }  // namespace assay::bench

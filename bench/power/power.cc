@@ -8,8 +8,8 @@
 namespace assay::bench {
 namespace {
 
-constexpr int64_t kFewUpdates = 10;   // below, the counter's step is above a tenth of the energy
-constexpr double kShortWindowS = 5;   // below, the ends of the window dominate
+constexpr int64_t kFewUpdates = 10;  // below, the counter's step is above a tenth of the energy
+constexpr double kShortWindowS = 5;  // below, the ends of the window dominate
 constexpr double kGoodWindowS = 30;
 
 Power NotMetered(const std::string& why) {
@@ -78,6 +78,8 @@ Power SummarizePower(Sampler* sampler, const std::string& why_none, const PowerW
   return power;
 }
 
-bool IsMeasured(const Power& power) { return power.grade == "A" || power.grade == "B" || power.grade == "C"; }
+bool IsMeasured(const Power& power) {
+  return power.grade == "A" || power.grade == "B" || power.grade == "C";
+}
 
 }  // namespace assay::bench

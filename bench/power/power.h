@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // From joules to what a result says about power, with its grade:
-//   A wall meter within 1 %;  B device counter cross-checked by a second reading within 5 %;  C device counter or sampled
-//   board power without gaps;  D few samples;  F a constant;  none.  Only A to C may be called measured.
+//   A wall meter within 1 %;  B device counter cross-checked by a second reading within 5 %;  C device counter or
+//   sampled board power without gaps;  D few samples;  F a constant;  none.  Only A to C may be called measured.
 #pragma once
 
 #include <cstdint>

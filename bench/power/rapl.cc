@@ -19,7 +19,7 @@ namespace fs = std::filesystem;
 
 // More than any processor package draws: bounds how soon a counter can wrap, and what a step between readings can be.
 constexpr double kMaxPackageWatts = 2000;
-constexpr double kPeriodS = 0.1;      // a 10 Hz trace; the counter itself moves about every millisecond
+constexpr double kPeriodS = 0.1;  // a 10 Hz trace; the counter itself moves about every millisecond
 constexpr double kMinPeriodS = 1e-3;
 
 // The first word of a small file of sysfs.
@@ -32,10 +32,10 @@ Result<std::string> ReadWord(const std::string& path) {
   if (fd >= 0) close(fd);
   if (size < 0) {
     const bool denied = error == EACCES || error == EPERM;
-    return Word::Fail(path + " cannot be read (" + std::strerror(error) + ")" +
-                      (denied ? ": since Linux 5.10 only root may; run as root, or allow it with `sudo chmod a+r " +
-                                    path + "`"
-                              : std::string()));
+    return Word::Fail(
+        path + " cannot be read (" + std::strerror(error) + ")" +
+        (denied ? ": since Linux 5.10 only root may; run as root, or allow it with `sudo chmod a+r " + path + "`"
+                : std::string()));
   }
   const std::string all(text, static_cast<size_t>(size));
   return all.substr(0, all.find_first_of(" \n"));

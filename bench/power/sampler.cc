@@ -53,8 +53,8 @@ void Sampler::Poll() {
 
 Result<double> Sampler::EnergyAt(double t_s) const {
   using Energy = Result<double>;
-  const auto after = std::lower_bound(points_.begin(), points_.end(), t_s,
-                                      [](const Point& point, double t) { return point.t_s < t; });
+  const auto after =
+      std::lower_bound(points_.begin(), points_.end(), t_s, [](const Point& point, double t) { return point.t_s < t; });
   if (after == points_.end()) return Energy::Fail("the meter has no reading after the end of the measurement");
   if (after->t_s == t_s) return after->energy_j;
   if (after == points_.begin()) return Energy::Fail("the meter has no reading before the start of the measurement");

@@ -17,7 +17,9 @@ constexpr size_t kWidth = 100;
 constexpr size_t kTopOps = 6;
 constexpr char kIndent[] = "  ";
 
-std::string Text(const std::optional<std::string>& text) { return text ? *text : kUnknown; }
+std::string Text(const std::optional<std::string>& text) {
+  return text ? *text : kUnknown;
+}
 
 std::string Bytes(double bytes) {
   if (bytes >= 0x1p30) return FormatNumber(bytes / 0x1p30) + " GiB";
@@ -25,7 +27,9 @@ std::string Bytes(double bytes) {
   return FormatNumber(bytes / 0x1p10) + " KiB";
 }
 
-std::string Count(double count) { return FormatScaled(count, ""); }
+std::string Count(double count) {
+  return FormatScaled(count, "");
+}
 
 // "parameters, dtype, size (…)": the parts that are known, joined by commas.
 std::string Join(const std::vector<std::string>& parts) {
@@ -116,8 +120,7 @@ void PrintLimits(const Limits& l, std::ostream& out) {
   const auto row = [&](const char* phase, const std::optional<double>& did, const std::optional<double>& limit,
                        const std::optional<double>& share, const char* unit, const std::string& name) {
     if (!limit && !did) return;
-    table.AddRow({phase, did ? FormatScaled(*did, unit) : kUnknown, "of",
-                  limit ? FormatScaled(*limit, unit) : kUnknown,
+    table.AddRow({phase, did ? FormatScaled(*did, unit) : kUnknown, "of", limit ? FormatScaled(*limit, unit) : kUnknown,
                   "= " + name + " " + (share ? FormatPercent(*share) : kUnknown)});
   };
   row("prefill", l.prefill_flops_per_s, l.flops, l.mfu, "FLOP/s", "MFU");

@@ -13,18 +13,23 @@ constexpr double kGood = 0.60;
 constexpr double kAboveTheLimit = 1.05;
 constexpr double kNoisy = 0.10;  // half-width of the interval over the value
 
-bool Known(const std::optional<double>& x) { return x && std::isfinite(*x) && *x > 0; }
+bool Known(const std::optional<double>& x) {
+  return x && std::isfinite(*x) && *x > 0;
+}
 
 // "about 1.4x": what is left up to the limit.
-std::string Headroom(double share) { return FormatNumber(1 / share, 2) + "x"; }
+std::string Headroom(double share) {
+  return FormatNumber(1 / share, 2) + "x";
+}
 
 std::string DecodeClause(const Limits& limits) {
   const std::string what = "decode reads weights and KV cache at " + FormatScaled(*limits.decode_bytes_per_s, "B/s") +
                            ", " + FormatPercent(*limits.mbu) + " of the " + FormatScaled(*limits.bytes_per_s, "B/s") +
                            " that this device's memory delivers";
   if (*limits.mbu > kAboveTheLimit) {
-    return what + ", which is more than the memory can give: part of the model stays in the caches, so memory is not "
-                  "this model's limit";
+    return what +
+           ", which is more than the memory can give: part of the model stays in the caches, so memory is not "
+           "this model's limit";
   }
   if (*limits.mbu >= kAtTheLimit) return what + ", so decode is at the limit of this device";
   if (*limits.mbu >= kGood) return what + ", so at most " + Headroom(*limits.mbu) + " is left to gain";
@@ -36,7 +41,7 @@ std::string PrefillClause(const Limits& limits) {
   const std::string dtype = limits.flops_dtype ? " (" + *limits.flops_dtype + ")" : "";
   return "prefill computes at " + FormatScaled(*limits.prefill_flops_per_s, "FLOP/s") + ", " +
          FormatPercent(*limits.mfu) + " of the " + FormatScaled(*limits.flops, "FLOP/s") + dtype +
-         " that its matrix units deliver";
+         " that a matrix product alone reaches";
 }
 
 std::string SpeedClause(const Metrics& metrics) {

@@ -35,7 +35,8 @@ std::optional<std::string> ReadLine(const std::string& path) {
   return line;
 }
 
-template <class T> std::optional<T> ParseNumber(std::string_view text) {
+template <class T>
+std::optional<T> ParseNumber(std::string_view text) {
   while (!text.empty() && (text.front() == ' ' || text.front() == '\t')) text.remove_prefix(1);
   T value{};
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
@@ -43,7 +44,8 @@ template <class T> std::optional<T> ParseNumber(std::string_view text) {
   return value;
 }
 
-template <class T> std::optional<T> ReadNumber(const std::string& path) {
+template <class T>
+std::optional<T> ReadNumber(const std::string& path) {
   const auto line = ReadLine(path);
   return line ? ParseNumber<T>(*line) : std::nullopt;
 }
@@ -126,7 +128,8 @@ std::optional<std::string> CgroupPath(const std::string& controller) {
 
 // Calls read(folder) for this process's group and those above it; inside a container the path may not exist, and the
 // mount's root is the group itself. The smallest limit holds.
-template <class Read> std::optional<double> SmallestLimit(const std::string& controller, Read read) {
+template <class Read>
+std::optional<double> SmallestLimit(const std::string& controller, Read read) {
   const std::string mount = controller.empty() ? "/sys/fs/cgroup" : "/sys/fs/cgroup/" + controller;
   std::optional<double> smallest;
   for (fs::path path = CgroupPath(controller).value_or("/");; path = path.parent_path()) {
@@ -155,8 +158,8 @@ std::optional<double> CgroupCpus() {
 std::optional<int64_t> CgroupMemoryBytes() {
   auto limit = SmallestLimit("", [](const std::string& f) { return ReadNumber<double>(f + "/memory.max"); });
   if (!limit) {
-    limit = SmallestLimit("memory",
-                          [](const std::string& f) { return ReadNumber<double>(f + "/memory.limit_in_bytes"); });
+    limit =
+        SmallestLimit("memory", [](const std::string& f) { return ReadNumber<double>(f + "/memory.limit_in_bytes"); });
   }
   if (!limit || *limit > 0x1p62) return std::nullopt;  // version 1 writes "no limit" as the largest number of pages
   return static_cast<int64_t>(*limit);
@@ -225,9 +228,8 @@ std::string FormatUtc(const char* format) {
 
 Tool ThisTool() {
   const std::string commit = ASSAY_COMMIT;
-  return {.version = ASSAY_VERSION,
-          .commit = commit.empty() ? std::nullopt : std::optional(commit),
-          .build = ASSAY_BUILD};
+  return {
+      .version = ASSAY_VERSION, .commit = commit.empty() ? std::nullopt : std::optional(commit), .build = ASSAY_BUILD};
 }
 
 Host ThisHost() {
@@ -294,9 +296,15 @@ std::string NewRunId() {
   return FormatUtc("%Y%m%dT%H%M%SZ") + random;
 }
 
-std::string TimestampUtc() { return FormatUtc("%Y-%m-%dT%H:%M:%SZ"); }
+std::string TimestampUtc() {
+  return FormatUtc("%Y-%m-%dT%H:%M:%SZ");
+}
 
-std::optional<int64_t> PeakRssBytes() { return StatusBytes("VmHWM"); }
-std::optional<int64_t> CurrentRssBytes() { return StatusBytes("VmRSS"); }
+std::optional<int64_t> PeakRssBytes() {
+  return StatusBytes("VmHWM");
+}
+std::optional<int64_t> CurrentRssBytes() {
+  return StatusBytes("VmRSS");
+}
 
 }  // namespace assay::bench

@@ -27,7 +27,7 @@ MachineState ReadMachineState();
 // during it, a power-saving governor. `duration_s` is the time between the two states.
 std::vector<std::string> EnvironmentWarnings(const Environment& environment, double duration_s);
 
-std::string NewRunId();   // sorts by time: "20261123T061500Z-3f9a1c27"
+std::string NewRunId();      // sorts by time: "20261123T061500Z-3f9a1c27"
 std::string TimestampUtc();  // "2026-11-23T06:15:00Z"
 
 std::optional<int64_t> PeakRssBytes();

@@ -12,74 +12,91 @@ namespace assay::bench {
 namespace {
 
 // Each struct lists its fields once, for reading and for writing. `io(name, field)` is a Writer or a Reader.
-template <class Io> void Fields(Io& io, Rate& x) {
+template <class Io>
+void Fields(Io& io, Rate& x) {
   io("value", x.value), io("ci_low", x.ci_low), io("ci_high", x.ci_high), io("n", x.n);
 }
-template <class Io> void Fields(Io& io, Latency& x) {
+template <class Io>
+void Fields(Io& io, Latency& x) {
   io("mean", x.mean), io("p50", x.p50), io("p90", x.p90), io("p95", x.p95), io("p99", x.p99), io("max", x.max);
   io("n", x.n);
 }
-template <class Io> void Fields(Io& io, Tool& x) {
+template <class Io>
+void Fields(Io& io, Tool& x) {
   io("version", x.version), io("commit", x.commit), io("build", x.build);
 }
-template <class Io> void Fields(Io& io, Host& x) {
+template <class Io>
+void Fields(Io& io, Host& x) {
   io("os", x.os), io("kernel", x.kernel), io("cpu", x.cpu), io("cores", x.cores);
   io("memory_bytes", x.memory_bytes), io("hostname_hash", x.hostname_hash);
 }
-template <class Io> void Fields(Io& io, DeviceInfo& x) {
+template <class Io>
+void Fields(Io& io, DeviceInfo& x) {
   io("backend", x.backend), io("name", x.name), io("count", x.count), io("driver", x.driver);
   io("card_id", x.card_id), io("isa", x.isa), io("threads", x.threads), io("reason", x.reason);
 }
-template <class Io> void Fields(Io& io, ModelInfo& x) {
+template <class Io>
+void Fields(Io& io, ModelInfo& x) {
   io("name", x.name), io("family", x.family), io("parameters", x.parameters), io("weights", x.weights);
   io("dtype", x.dtype), io("bytes", x.bytes), io("sha256", x.sha256);
 }
-template <class Io> void Fields(Io& io, WorkloadInfo& x) {
+template <class Io>
+void Fields(Io& io, WorkloadInfo& x) {
   io("scenario", x.scenario), io("isl", x.isl), io("osl", x.osl), io("concurrency", x.concurrency);
   io("rate", x.rate), io("requests", x.requests), io("trials", x.trials), io("seed", x.seed);
   io("ignore_eos", x.ignore_eos), io("achieved_isl", x.achieved_isl), io("achieved_osl", x.achieved_osl);
 }
-template <class Io> void Fields(Io& io, WarmUpInfo& x) {
+template <class Io>
+void Fields(Io& io, WarmUpInfo& x) {
   io("steps", x.steps), io("duration_s", x.duration_s), io("steady", x.steady);
 }
-template <class Io> void Fields(Io& io, Trial& x) {
+template <class Io>
+void Fields(Io& io, Trial& x) {
   io("start_s", x.start_s), io("duration_s", x.duration_s), io("requests", x.requests);
   io("input_tokens", x.input_tokens), io("output_tokens", x.output_tokens), io("output_tps", x.output_tps);
   io("prefill_tps", x.prefill_tps), io("decode_tps", x.decode_tps);
 }
-template <class Io> void Fields(Io& io, Metrics& x) {
+template <class Io>
+void Fields(Io& io, Metrics& x) {
   io("output_tps", x.output_tps), io("total_tps", x.total_tps), io("input_tps", x.input_tps);
   io("request_tps", x.request_tps), io("goodput", x.goodput), io("prefill_tps", x.prefill_tps);
   io("decode_tps", x.decode_tps), io("ttft_ms", x.ttft_ms), io("tpot_ms", x.tpot_ms), io("itl_ms", x.itl_ms);
   io("e2e_ms", x.e2e_ms);
 }
-template <class Io> void Fields(Io& io, OpShare& x) {
+template <class Io>
+void Fields(Io& io, OpShare& x) {
   io("op", x.op), io("phase", x.phase), io("share", x.share), io("calls", x.calls);
 }
-template <class Io> void Fields(Io& io, Power& x) {
+template <class Io>
+void Fields(Io& io, Power& x) {
   io("grade", x.grade), io("source", x.source), io("scope", x.scope), io("mean_w", x.mean_w), io("peak_w", x.peak_w);
   io("idle_w", x.idle_w), io("energy_j", x.energy_j), io("j_per_output_token", x.j_per_output_token);
   io("j_per_total_token", x.j_per_total_token), io("output_tps_per_w", x.output_tps_per_w), io("notes", x.notes);
 }
-template <class Io> void Fields(Io& io, Limits& x) {
+template <class Io>
+void Fields(Io& io, Limits& x) {
   io("flops", x.flops), io("flops_dtype", x.flops_dtype), io("bytes_per_s", x.bytes_per_s);
   io("prefill_flops_per_s", x.prefill_flops_per_s), io("decode_bytes_per_s", x.decode_bytes_per_s);
   io("mfu", x.mfu), io("mbu", x.mbu);
 }
-template <class Io> void Fields(Io& io, Accuracy& x) {
+template <class Io>
+void Fields(Io& io, Accuracy& x) {
   io("verdict", x.verdict), io("reference", x.reference), io("tokens", x.tokens);
   io("max_logprob_error", x.max_logprob_error), io("tolerance", x.tolerance), io("note", x.note);
 }
-template <class Io> void Fields(Io& io, MachineState& x) {
+template <class Io>
+void Fields(Io& io, MachineState& x) {
   io("clock_mhz", x.clock_mhz), io("temperature_c", x.temperature_c), io("throttle_events", x.throttle_events);
   io("load_average_1m", x.load_average_1m), io("steal_s", x.steal_s);
 }
-template <class Io> void Fields(Io& io, Environment& x) {
+template <class Io>
+void Fields(Io& io, Environment& x) {
   io("governor", x.governor), io("virtualization", x.virtualization), io("cpus_allowed", x.cpus_allowed);
   io("cgroup_cpus", x.cgroup_cpus), io("cgroup_memory_bytes", x.cgroup_memory_bytes);
   io("before", x.before), io("after", x.after);
 }
-template <class Io> void Fields(Io& io, RunResult& x) {
+template <class Io>
+void Fields(Io& io, RunResult& x) {
   io("schema", x.schema), io("id", x.id), io("started_at", x.started_at), io("duration_s", x.duration_s);
   io("status", x.status), io("tool", x.tool), io("host", x.host), io("device", x.device), io("model", x.model);
   io("workload", x.workload), io("warm_up", x.warm_up), io("trials", x.trials), io("metrics", x.metrics);
@@ -90,7 +107,10 @@ template <class Io> void Fields(Io& io, RunResult& x) {
 struct Writer {
   Json out = Json::object();
 
-  template <class T> void operator()(const char* name, T& field) { out[name] = Write(field); }
+  template <class T>
+  void operator()(const char* name, T& field) {
+    out[name] = Write(field);
+  }
 
   static Json Write(double x) { return std::isfinite(x) ? Json(x) : Json(nullptr); }
   static Json Write(bool x) { return x; }
@@ -98,13 +118,18 @@ struct Writer {
   static Json Write(uint64_t x) { return x; }
   static Json Write(const std::string& x) { return x; }
   static Json Write(const Json& x) { return x; }
-  template <class T> static Json Write(const std::optional<T>& x) { return x ? Write(*x) : Json(nullptr); }
-  template <class T> static Json Write(const std::vector<T>& x) {
+  template <class T>
+  static Json Write(const std::optional<T>& x) {
+    return x ? Write(*x) : Json(nullptr);
+  }
+  template <class T>
+  static Json Write(const std::vector<T>& x) {
     Json array = Json::array();
     for (const T& item : x) array.push_back(Write(item));
     return array;
   }
-  template <class T> static Json Write(const T& x) {
+  template <class T>
+  static Json Write(const T& x) {
     Writer writer;
     Fields(writer, const_cast<T&>(x));  // a Writer only reads what the shared list hands it
     return std::move(writer.out);
@@ -115,7 +140,8 @@ struct Reader {
   const Json& in;
   std::string where;  // "file.json: metrics"
 
-  template <class T> void operator()(const char* name, T& field) {
+  template <class T>
+  void operator()(const char* name, T& field) {
     const std::string place = where + (where.ends_with(": ") ? "" : ".") + name;
     const auto found = in.find(name);
     if (found == in.end()) throw Error(place + ": the field is missing; the file is not a whole " + kResultSchema);
@@ -146,16 +172,22 @@ struct Reader {
     x = json.get<std::string>();
   }
   static void Read(const Json& json, const std::string&, Json& x) { x = json; }
-  template <class T> static void Read(const Json& json, const std::string& place, std::optional<T>& x) {
+  template <class T>
+  static void Read(const Json& json, const std::string& place, std::optional<T>& x) {
     x.reset();
     if (!json.is_null()) Read(json, place, x.emplace());
   }
-  template <class T> static void Read(const Json& json, const std::string& place, std::vector<T>& x) {
+  template <class T>
+  static void Read(const Json& json, const std::string& place, std::vector<T>& x) {
     Expect(json.is_array(), json, place, "a list");
     x.clear();
-    for (const Json& item : json) Read(item, place + "[" + std::to_string(x.size()) + "]", x.emplace_back());
+    for (const Json& item : json) {
+      const std::string item_place = place + "[" + std::to_string(x.size()) + "]";
+      Read(item, item_place, x.emplace_back());
+    }
   }
-  template <class T> static void Read(const Json& json, const std::string& place, T& x) {
+  template <class T>
+  static void Read(const Json& json, const std::string& place, T& x) {
     Expect(json.is_object(), json, place, "an object");
     Reader reader{json, place};
     Fields(reader, x);
@@ -164,7 +196,9 @@ struct Reader {
 
 }  // namespace
 
-Json ToJson(const RunResult& result) { return Writer::Write(result); }
+Json ToJson(const RunResult& result) {
+  return Writer::Write(result);
+}
 
 RunResult FromJson(const Json& json, const std::string& where) {
   const auto schema = json.is_object() ? json.find("schema") : json.end();

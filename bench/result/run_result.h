@@ -35,18 +35,18 @@ struct DeviceInfo {
   std::string name;
   int64_t count = 1;
   std::optional<std::string> driver, card_id;
-  std::optional<std::string> isa;      // the code path that was chosen: "avx512_bf16"
-  std::optional<int64_t> threads;      // CPU threads that computed
-  std::optional<std::string> reason;   // why this device
+  std::optional<std::string> isa;     // the code path that was chosen: "avx512_bf16"
+  std::optional<int64_t> threads;     // CPU threads that computed
+  std::optional<std::string> reason;  // why this device
 };
 
 struct ModelInfo {
   std::string name, family;
   std::optional<int64_t> parameters;
-  std::string weights;                  // "file" or "synthetic"
-  std::string dtype;                    // of most weights as they are stored on the device
-  std::optional<int64_t> bytes;         // of the weights on the device
-  std::optional<std::string> sha256;    // of the file
+  std::string weights;                // "file" or "synthetic"
+  std::string dtype;                  // of most weights as they are stored on the device
+  std::optional<int64_t> bytes;       // of the weights on the device
+  std::optional<std::string> sha256;  // of the file
 };
 
 struct WorkloadInfo {
@@ -84,8 +84,8 @@ struct Metrics {
 // Time spent in one op, over the measured window.
 struct OpShare {
   std::string op;
-  std::string phase;    // "prefill", "decode" or "all"
-  double share = 0;     // of the phase's time, 0..1
+  std::string phase;  // "prefill", "decode" or "all"
+  double share = 0;   // of the phase's time, 0..1
   int64_t calls = 0;
 };
 
@@ -100,31 +100,31 @@ struct Power {
 
 // What the device can do, measured in the same run, and how much of it the model used.
 struct Limits {
-  std::optional<double> flops;                  // attainable FLOP/s of a matrix product
-  std::optional<std::string> flops_dtype;       // in this dtype
-  std::optional<double> bytes_per_s;            // attainable read bandwidth
-  std::optional<double> prefill_flops_per_s;    // what prefill did
-  std::optional<double> decode_bytes_per_s;     // weights and KV cache that decode read
-  std::optional<double> mfu;                    // prefill_flops_per_s / flops
-  std::optional<double> mbu;                    // decode_bytes_per_s / bytes_per_s
+  std::optional<double> flops;                // attainable FLOP/s of a matrix product
+  std::optional<std::string> flops_dtype;     // in this dtype
+  std::optional<double> bytes_per_s;          // attainable read bandwidth
+  std::optional<double> prefill_flops_per_s;  // what prefill did
+  std::optional<double> decode_bytes_per_s;   // weights and KV cache that decode read
+  std::optional<double> mfu;                  // prefill_flops_per_s / flops
+  std::optional<double> mbu;                  // decode_bytes_per_s / bytes_per_s
 };
 
 // The guard against winning by computing something else.
 struct Accuracy {
   std::string verdict = "not_run";  // "passed", "failed", "not_run"
   std::optional<std::string> reference;
-  std::optional<int64_t> tokens;                // compared
+  std::optional<int64_t> tokens;  // compared
   std::optional<double> max_logprob_error, tolerance;
   std::optional<std::string> note;
 };
 
 // What changes while a run goes on.
 struct MachineState {
-  std::optional<double> clock_mhz;          // mean over CPUs
-  std::optional<double> temperature_c;      // the hottest CPU sensor
-  std::optional<int64_t> throttle_events;   // since boot
+  std::optional<double> clock_mhz;         // mean over CPUs
+  std::optional<double> temperature_c;     // the hottest CPU sensor
+  std::optional<int64_t> throttle_events;  // since boot
   std::optional<double> load_average_1m;
-  std::optional<double> steal_s;            // CPU time since boot that the hypervisor gave to others
+  std::optional<double> steal_s;  // CPU time since boot that the hypervisor gave to others
 };
 
 struct Environment {

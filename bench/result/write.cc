@@ -20,13 +20,17 @@ namespace fs = std::filesystem;
 std::string Remedy(int error) {
   switch (error) {
     case ENOSPC:
-    case EDQUOT: return "free some space or choose another folder with --out";
+    case EDQUOT:
+      return "free some space or choose another folder with --out";
     case EACCES:
     case EPERM:
-    case EROFS: return "choose a folder that you may write to with --out";
+    case EROFS:
+      return "choose a folder that you may write to with --out";
     case ENOTDIR:
-    case EISDIR: return "a file and a folder are mixed up in this path; choose another with --out";
-    default: return "choose another folder with --out";
+    case EISDIR:
+      return "a file and a folder are mixed up in this path; choose another with --out";
+    default:
+      return "choose another folder with --out";
   }
 }
 
@@ -39,8 +43,12 @@ std::string FolderOf(const std::string& path) {
   return parent.empty() ? "." : parent;
 }
 
-Json Number(double x) { return std::isfinite(x) ? Json(x) : Json(nullptr); }
-Json Number(const std::optional<double>& x) { return x ? Number(*x) : Json(nullptr); }
+Json Number(double x) {
+  return std::isfinite(x) ? Json(x) : Json(nullptr);
+}
+Json Number(const std::optional<double>& x) {
+  return x ? Number(*x) : Json(nullptr);
+}
 
 std::string Line(const RequestSample& sample) {
   Json gaps = Json::array();
@@ -64,13 +72,15 @@ std::string Line(const RequestSample& sample) {
 void CheckWritable(const std::string& dir) {
   std::error_code error;
   fs::create_directories(dir, error);
-  if (std::error_code ignored; !fs::is_directory(dir, ignored)) Throw(dir, "make this folder", error ? error.value() : ENOTDIR);
+  if (std::error_code ignored; !fs::is_directory(dir, ignored))
+    Throw(dir, "make this folder", error ? error.value() : ENOTDIR);
   // A whole block, because an empty file can still be made on a full disk.
   AtomicFile probe(dir + "/.assay-write-check");
   probe.Write(std::string(4096, ' '));
 }
 
-AtomicFile::AtomicFile(std::string path) : path_(std::move(path)), temporary_(path_ + ".tmp-" + std::to_string(getpid())) {
+AtomicFile::AtomicFile(std::string path)
+    : path_(std::move(path)), temporary_(path_ + ".tmp-" + std::to_string(getpid())) {
   unlink(temporary_.c_str());  // the leftover of a killed process that had this number
   fd_ = open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
   if (fd_ < 0) Throw(path_, "write", errno);
@@ -126,6 +136,8 @@ void WriteRun(const ResultPaths& paths, const RunResult& result, const std::vect
   result_file.Commit();
 }
 
-std::string Dump(const Json& json) { return json.dump(2, ' ', false, Json::error_handler_t::replace); }
+std::string Dump(const Json& json) {
+  return json.dump(2, ' ', false, Json::error_handler_t::replace);
+}
 
 }  // namespace assay::bench

@@ -38,11 +38,11 @@ class AtomicFile {
 // One line of the samples file: a request that finished (or failed), in the order of its sending.
 struct RequestSample {
   int64_t trial = 0, request = 0;
-  double sent_s = 0;                    // since started_at
-  std::optional<double> scheduled_s;    // its arrival, where the scenario has a schedule
+  double sent_s = 0;                  // since started_at
+  std::optional<double> scheduled_s;  // its arrival, where the scenario has a schedule
   int64_t input_tokens = 0, output_tokens = 0;
   std::optional<double> ttft_ms, e2e_ms;
-  std::vector<double> itl_ms;           // the gaps between its tokens
+  std::vector<double> itl_ms;  // the gaps between its tokens
   std::optional<std::string> error;
 };
 

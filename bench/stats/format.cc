@@ -9,7 +9,9 @@ namespace assay::bench {
 namespace {
 
 // The exponent of the first digit: 412 -> 2, 0.05 -> -2.
-int Magnitude(double value) { return static_cast<int>(std::floor(std::log10(std::abs(value)))); }
+int Magnitude(double value) {
+  return static_cast<int>(std::floor(std::log10(std::abs(value))));
+}
 
 // `value` rounded to the decimal place 10^place.
 std::string AtPlace(double value, int place) {

@@ -23,7 +23,9 @@ std::string Percent(double fraction) {
   return text;
 }
 
-double Mean(std::span<const double> x) { return std::accumulate(x.begin(), x.end(), 0.0) / x.size(); }
+double Mean(std::span<const double> x) {
+  return std::accumulate(x.begin(), x.end(), 0.0) / x.size();
+}
 
 }  // namespace
 
@@ -36,7 +38,9 @@ void WarmUp::Add(double step_s) {
   if (window_.size() > kWindow) window_.pop_front();
 }
 
-bool WarmUp::Done() const { return elapsed_s_ >= max_s_ || Steady(); }
+bool WarmUp::Done() const {
+  return elapsed_s_ >= max_s_ || Steady();
+}
 
 bool WarmUp::Steady() const {
   if (elapsed_s_ < min_s_ || window_.size() < kWindow) return false;
