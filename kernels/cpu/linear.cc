@@ -41,6 +41,7 @@ namespace {
 
 constexpr int64_t kChunkCols = 256;        // columns of a block weight that are dequantised to f32 at a time
 constexpr int64_t kOnednnCols = 512;       // weight rows per oneDNN call, at most
+constexpr int64_t kOnednnMostRows = 128;   // rows of x per oneDNN call, at most
 constexpr int64_t kOnednnBytes = 1 << 20;  // dequantised weights per oneDNN call, at most (or one panel)
 constexpr int64_t kAlign = 64;
 
@@ -57,12 +58,12 @@ struct Plan {
   Path path = Path::kPlain;
   // Each member converts x for itself when there is little of it: cheaper than waiting for one another.
   bool shared_x = false;
-  int64_t x_rows = 0, x_cols = 0;                            // of the converted x
-  int64_t x_bytes = 0, scale_bytes = 0;                      // of one copy: its values and their block scales
-  int64_t onednn_cols = 0;                                   // weight rows per oneDNN call
-  int64_t panel_bytes = 0, tail_bytes = 0, chunk_bytes = 0;  // scratch of each member
+  int64_t x_rows = 0, x_cols = 0;                             // of the converted x
+  int64_t x_bytes = 0, scale_bytes = 0;                       // of one copy: its values and their block scales
+  int64_t onednn_cols = 0;                                    // weight rows per oneDNN call
+  int64_t panel_bytes = 0, dense_bytes = 0, chunk_bytes = 0;  // scratch of each member
   int64_t XBytes() const { return x_bytes + scale_bytes; }
-  int64_t MemberBytes() const { return panel_bytes + tail_bytes + chunk_bytes; }
+  int64_t MemberBytes() const { return panel_bytes + dense_bytes + chunk_bytes; }
 };
 
 int64_t RoundUp(int64_t n, int64_t unit) {
@@ -105,7 +106,7 @@ Plan MakePlan(const Isa& isa, const WeightSpec& spec, int64_t m) {
   }
   if (onednn) {
     p.onednn_cols = kOnednnCols;
-    p.tail_bytes = kOnednnRows * kOnednnCols * sizeof(float);
+    p.dense_bytes = kOnednnMostRows * kOnednnCols * sizeof(float);
   }
   if (p.path == Path::kBlockOnednn) {
     const int64_t column_bytes = p.x_cols * 2;
@@ -122,39 +123,43 @@ int64_t PlanBytes(const Plan& p, int threads) {
   return (p.shared_x ? 1 : threads) * p.XBytes() + threads * p.MemberBytes();
 }
 
-// A member's rectangle of y.
+// A member's rectangle of y: one of `across` that share the rows [m0, m1).
 struct Part {
-  int64_t m0, m1, n0, n1;
+  int64_t m0 = 0, m1 = 0, n0 = 0, n1 = 0;
+  int across = 1, index = 0;
 };
 
-// Cuts y into as equal rectangles as the grains allow; weights are read by as few members as that permits.
+// Cuts y into rectangles as equal as the grains allow. Cuts along M are preferred where that leaves each member enough
+// rows to be bound by arithmetic: then x and y stay in its own cache (with 2 threads and M = 512, converting x for
+// one another cost 10 to 50 % of the whole), while the weights come to all from the shared one.
 Part PartOf(int64_t m, int64_t m_grain, int64_t n, int64_t n_grain, const Team& team) {
+  constexpr int64_t kLeastRows = 32;
+  const auto area = [&](int64_t cuts) {
+    const int64_t across = team.size / cuts;
+    return RoundUp((m + cuts - 1) / cuts, m_grain) * RoundUp((n + across - 1) / across, n_grain);
+  };
   int cuts = 1;
-  int64_t least = INT64_MAX;
-  for (int tm = 1; tm <= team.size && (tm == 1 || tm <= m / m_grain); ++tm) {
-    const int tn = team.size / tm;
-    const int64_t height = (RoundUp(m, m_grain) / m_grain + tm - 1) / tm * m_grain;
-    const int64_t width = (RoundUp(n, n_grain) / n_grain + tn - 1) / tn * n_grain;
-    if (height * width < least) {
-      least = height * width;
-      cuts = tm;
-    }
+  for (int c = 2; c <= team.size && m / c >= kLeastRows; ++c) {
+    if (area(c) <= area(cuts)) cuts = c;
   }
-  const int tn = team.size / cuts;
-  if (team.rank >= cuts * tn) return {0, 0, 0, 0};
-  const Share rows = Split(m, m_grain, {team.rank / tn, cuts, nullptr});
-  const Share cols = Split(n, n_grain, {team.rank % tn, tn, nullptr});
-  return {rows.begin, rows.end, cols.begin, cols.end};
+  Part part;
+  part.across = team.size / cuts;
+  if (team.rank >= cuts * part.across) return part;
+  part.index = team.rank % part.across;
+  const Share rows = Split(m, m_grain, {team.rank / part.across, cuts, nullptr});
+  const Share cols = Split(n, n_grain, {part.index, part.across, nullptr});
+  part.m0 = rows.begin, part.m1 = rows.end, part.n0 = cols.begin, part.n1 = cols.end;
+  return part;
 }
 
-// x for this member's part: converted, with the other members' help where it is shared.
+// The converted x. The rows of this member's part are ready, with the help of those who share them.
 struct ConvertedX {
   const std::byte* values;
   const BlockScale* scales;
 };
 
 ConvertedX ConvertX(const LinearKernels& kernels, const WeightSpec& spec, const Plan& plan, const View& x,
-                    std::byte* workspace, const Team& team) {
+                    const Part& part, std::byte* workspace, const Team& team) {
   std::byte* const at = workspace + (plan.shared_x ? 0 : team.rank * plan.XBytes());
   ConvertArgs a;
   a.x = x.as<const float>();
@@ -165,10 +170,14 @@ ConvertedX ConvertX(const LinearKernels& kernels, const WeightSpec& spec, const 
   a.out = at;
   a.scales = reinterpret_cast<BlockScale*>(at + plan.x_bytes);
   a.offset = spec.dtype == DType::kQ8_0 ? 128 : 8;
-  const int64_t pieces = plan.x_rows * a.pieces_per_row;
-  const Share share = plan.shared_x ? Split(pieces, 1, team) : Share{0, pieces};
-  (plan.path == Path::kBlockI8 ? kernels.quantize : kernels.to_bf16)(a, share.begin, share.end);
-  if (plan.shared_x) team.Barrier();
+  const int64_t begin = part.m0 * a.pieces_per_row;
+  const int64_t end = (part.m1 == a.rows ? plan.x_rows : part.m1) * a.pieces_per_row;  // with the padding rows
+  const bool together = plan.shared_x && part.across > 1;
+  const Share share = together ? Split(end - begin, 1, {part.index, part.across, nullptr}) : Share{0, end - begin};
+  if (part.m0 < part.m1) {
+    (plan.path == Path::kBlockI8 ? kernels.quantize : kernels.to_bf16)(a, begin + share.begin, begin + share.end);
+  }
+  if (together) team.Barrier();
   return {at, a.scales};
 }
 
@@ -222,28 +231,25 @@ void BlockF32(const LinearKernels& kernels, const WeightSpec& spec, const GemmAr
   }
 }
 
-// x: bf16 [.., k], whole tiles of kOnednnRows rows; rows of y past a.m1 do not exist.
-void OnednnColumns(const GemmArgs& a, const std::byte* w, int64_t n, int64_t count, float* tail) {
-  const float* const bias = a.bias == nullptr ? nullptr : a.bias + n;
-  const auto* const x = static_cast<const uint16_t*>(a.x);
+// Rows [m0, m1) of x (bf16, whole tiles of kOnednnRows) by `count` rows of the weight, through `dense` into y.
+void OnednnColumns(const GemmArgs& a, const std::byte* w, int64_t n, int64_t count, float* dense) {
   int64_t m = a.m0;
-  // Powers of two keep the number of generated kernels small, whatever the number of rows.
-  for (int64_t rows = 8 * kOnednnRows; rows >= kOnednnRows; rows /= 2) {
-    for (; m + rows <= a.m1; m += rows) {
-      OnednnBf16(rows, count, a.k, x + m * a.ldx, w, bias, a.y + m * a.ldy + n, a.ldy);
+  while (m < a.m1) {
+    // Powers of two keep the number of generated kernels small, whatever the number of rows.
+    int64_t rows = kOnednnMostRows;
+    while (rows > kOnednnRows && rows > a.m1 - m) rows /= 2;
+    OnednnBf16(rows, count, a.k, static_cast<const uint16_t*>(a.x) + m * a.ldx, w, dense);
+    for (const float* from = dense; rows > 0 && m < a.m1; --rows, ++m, from += count) {
+      float* const to = a.y + m * a.ldy + n;
+      for (int64_t j = 0; j < count; ++j) to[j] = from[j] + (a.bias == nullptr ? 0.0f : a.bias[n + j]);
     }
-  }
-  if (m == a.m1) return;
-  OnednnBf16(kOnednnRows, count, a.k, x + m * a.ldx, w, bias, tail, kOnednnCols);
-  for (int64_t i = 0; m + i < a.m1; ++i) {
-    std::memcpy(a.y + (m + i) * a.ldy + n, tail + i * kOnednnCols, count * sizeof(float));
   }
 }
 
 void Onednn(const LinearKernels& kernels, const WeightSpec& spec, const Plan& plan, const GemmArgs& a,
             std::byte* scratch) {
-  float* const tail = reinterpret_cast<float*>(scratch + plan.panel_bytes);
-  float* const chunk = reinterpret_cast<float*>(scratch + plan.panel_bytes + plan.tail_bytes);
+  float* const dense = reinterpret_cast<float*>(scratch + plan.panel_bytes);
+  float* const chunk = reinterpret_cast<float*>(scratch + plan.panel_bytes + plan.dense_bytes);
   for (int64_t n = a.n0; n < a.n1; n += plan.onednn_cols) {
     const int64_t count = std::min(plan.onednn_cols, a.n1 - n);
     const std::byte* w = a.w + n / kPanelRows * a.panel_bytes;
@@ -260,7 +266,7 @@ void Onednn(const LinearKernels& kernels, const WeightSpec& spec, const Plan& pl
         }
       }
     }
-    OnednnColumns(a, w, n, count, tail);
+    OnednnColumns(a, w, n, count, dense);
   }
 }
 
@@ -284,11 +290,15 @@ void LinearFor(const Isa& isa, const WeightSpec& spec, const View& x, const void
   std::byte* const ws = static_cast<std::byte*>(workspace);
   const bool onednn = plan.path == Path::kBf16Onednn || plan.path == Path::kBlockOnednn;
 
+  const int64_t n_grain = onednn || plan.path == Path::kBlockF32 ? kPanelRows
+                          : plan.path == Path::kBlockI8          ? kBlockRows
+                                                                 : kPanelGrain;
+  const Part part = PartOf(m, onednn ? kOnednnRows : 1, spec.rows, n_grain, team);
   GemmArgs a;
   a.x = x.data;
   a.ldx = x.stride[0];
   if (plan.x_rows > 0) {
-    const ConvertedX converted = ConvertX(kernels, spec, plan, x, ws, team);
+    const ConvertedX converted = ConvertX(kernels, spec, plan, x, part, ws, team);
     a.x = converted.values;
     a.ldx = plan.x_cols;
     a.xs = converted.scales;
@@ -299,12 +309,8 @@ void LinearFor(const Isa& isa, const WeightSpec& spec, const View& x, const void
   a.bias = bias.as<const float>();
   a.y = y.as<float>();
   a.ldy = y.stride[0];
-  a.k = onednn ? plan.x_cols : spec.cols;
-  const int64_t n_grain = onednn || plan.path == Path::kBlockF32 ? kPanelRows
-                          : plan.path == Path::kBlockI8          ? kBlockRows
-                                                                 : kPanelGrain;
-  const Part part = PartOf(m, onednn ? kOnednnRows : 24, spec.rows, n_grain, team);
   a.m0 = part.m0, a.m1 = part.m1, a.n0 = part.n0, a.n1 = part.n1;
+  a.k = onednn ? plan.x_cols : spec.cols;
   if (a.m0 == a.m1 || a.n0 == a.n1) return;
 
   std::byte* const scratch = ws + (plan.shared_x ? 1 : team.size) * plan.XBytes() + team.rank * plan.MemberBytes();

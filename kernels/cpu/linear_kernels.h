@@ -86,11 +86,11 @@ void LinearFor(const Isa& isa, const WeightSpec& spec, const View& x, const void
 // Bytes from one panel to the next.
 int64_t PanelBytes(const WeightSpec& spec);
 
-// oneDNN's bf16 GEMM on this layout, which uses AMX where the machine has it. One row tile of x at a time.
-constexpr int kOnednnRows = 32;
+// oneDNN's bf16 GEMM on this layout, which uses AMX where the machine has it. In the calling thread only.
+constexpr int kOnednnRows = 32;  // m is a multiple of this
 bool OnednnHasBf16();
-// m: a multiple of kOnednnRows; k: a multiple of 32; w: at the start of a panel. Runs in the calling thread only.
-void OnednnBf16(int64_t m, int64_t n, int64_t k, const void* x, const void* w, const float* bias, float* y,
-                int64_t ldy);
+// x: bf16 [m, k] with k a multiple of 32; w: at the start of a panel; y: f32 [m, n]. All dense: for a y with gaps
+// between its rows oneDNN 2.6 falls back to its reference code, a thousand times slower.
+void OnednnBf16(int64_t m, int64_t n, int64_t k, const void* x, const void* w, float* y);
 
 }  // namespace assay::cpu

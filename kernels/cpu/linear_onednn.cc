@@ -10,6 +10,7 @@
 #include <cstring>
 #include <map>
 #include <oneapi/dnnl/dnnl.hpp>
+#include <unordered_map>
 
 namespace assay::cpu {
 namespace {
@@ -22,28 +23,25 @@ const dnnl::engine& Engine() {
 }
 
 struct Shape {
-  int64_t m, n, k, ldy;
-  bool bias;
+  int64_t m, n, k;
   auto operator<=>(const Shape&) const = default;
 };
 
 dnnl::matmul::primitive_desc Describe(const Shape& s) {
-  const memory::desc x({s.m, s.k}, memory::data_type::bf16, memory::dims{s.k, 1});
+  const memory::desc x({s.m, s.k}, memory::data_type::bf16, memory::format_tag::ab);
   const memory::desc w({s.k, s.n}, memory::data_type::bf16, memory::format_tag::BA16a64b2a);
-  const memory::desc y({s.m, s.n}, memory::data_type::f32, memory::dims{s.ldy, 1});
-  const memory::desc bias({1, s.n}, memory::data_type::f32, memory::dims{s.n, 1});
-  return {s.bias ? dnnl::matmul::desc(x, w, bias, y) : dnnl::matmul::desc(x, w, y), Engine()};
+  const memory::desc y({s.m, s.n}, memory::data_type::f32, memory::format_tag::ab);
+  return {dnnl::matmul::desc(x, w, y), Engine()};
 }
 
 struct Multiplication {
   dnnl::matmul matmul;
-  memory x, w, bias, y;
+  memory x, w, y;
   dnnl::stream stream;
   explicit Multiplication(const dnnl::matmul::primitive_desc& pd)
       : matmul(pd),
         x(pd.src_desc(), Engine(), nullptr),
         w(pd.weights_desc(), Engine(), nullptr),
-        bias(pd.bias_desc(), Engine(), nullptr),
         y(pd.dst_desc(), Engine(), nullptr),
         stream(Engine()) {}
 };
@@ -53,7 +51,7 @@ struct Multiplication {
 bool OnednnHasBf16() {
   static const bool has = [] {
     try {
-      return std::strstr(Describe({kOnednnRows, kPanelRows, 32, kPanelRows, false}).impl_info_str(), "brg") != nullptr;
+      return std::strstr(Describe({kOnednnRows, kPanelRows, 32}).impl_info_str(), "brg") != nullptr;
     } catch (const dnnl::error&) {
       return false;  // this build or machine has none: linear's own kernels serve
     }
@@ -61,23 +59,19 @@ bool OnednnHasBf16() {
   return has;
 }
 
-void OnednnBf16(int64_t m, int64_t n, int64_t k, const void* x, const void* w, const float* bias, float* y,
-                int64_t ldy) {
+void OnednnBf16(int64_t m, int64_t n, int64_t k, const void* x, const void* w, float* y) {
   thread_local std::map<Shape, Multiplication> cache;
-  const Shape shape{m, n, k, ldy, bias != nullptr};
-  omp_set_num_threads(1);
+  const Shape shape{m, n, k};
   auto it = cache.find(shape);
-  if (it == cache.end()) it = cache.try_emplace(shape, Describe(shape)).first;
+  if (it == cache.end()) {
+    omp_set_num_threads(1);
+    it = cache.try_emplace(shape, Describe(shape)).first;
+  }
   Multiplication& mul = it->second;
   mul.x.set_data_handle(const_cast<void*>(x));
   mul.w.set_data_handle(const_cast<void*>(w));
   mul.y.set_data_handle(y);
-  std::unordered_map<int, memory> args{{DNNL_ARG_SRC, mul.x}, {DNNL_ARG_WEIGHTS, mul.w}, {DNNL_ARG_DST, mul.y}};
-  if (bias != nullptr) {
-    mul.bias.set_data_handle(const_cast<float*>(bias));
-    args.emplace(DNNL_ARG_BIAS, mul.bias);
-  }
-  mul.matmul.execute(mul.stream, args);
+  mul.matmul.execute(mul.stream, {{DNNL_ARG_SRC, mul.x}, {DNNL_ARG_WEIGHTS, mul.w}, {DNNL_ARG_DST, mul.y}});
 }
 
 }  // namespace assay::cpu
@@ -89,7 +83,7 @@ namespace assay::cpu {
 bool OnednnHasBf16() {
   return false;
 }
-void OnednnBf16(int64_t, int64_t, int64_t, const void*, const void*, const float*, float*, int64_t) {}
+void OnednnBf16(int64_t, int64_t, int64_t, const void*, const void*, float*) {}
 
 }  // namespace assay::cpu
 

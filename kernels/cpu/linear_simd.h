@@ -14,6 +14,8 @@
 
 #include "kernels/cpu/linear_kernels.h"
 
+#define ASSAY_INLINE [[gnu::always_inline]] inline
+
 namespace assay::cpu::ASSAY_LINEAR_ISA {
 
 #if defined(__AVX512BW__)
@@ -33,22 +35,26 @@ typedef uint16_t VHalf __attribute__((vector_size(kVectorBytes / 2)));
 typedef int8_t VQuarter __attribute__((vector_size(kVectorBytes / 4)));
 
 template <class V>
-inline V Load(const void* p) {
+ASSAY_INLINE V Load(const void* p) {
   V v;
   std::memcpy(&v, p, sizeof(V));
   return v;
 }
 template <class V>
-inline void Store(void* p, V v) {
+ASSAY_INLINE void Store(void* p, V v) {
   std::memcpy(p, &v, sizeof(V));
 }
-inline int32_t LoadI32(const int8_t* p) {
+ASSAY_INLINE int32_t LoadI32(const int8_t* p) {
   int32_t v;
   std::memcpy(&v, p, sizeof(v));
   return v;
 }
 
-inline VF LoadF16(const void* p) {
+ASSAY_INLINE VF Broadcast(float f) {
+  const VI bits = VI{} + __builtin_bit_cast(int32_t, f);  // in integers: 0.0f + f would not fold away
+  return (VF)bits;
+}
+ASSAY_INLINE VF LoadF16(const void* p) {
 #if defined(__AVX512BW__)
   // maskz: the plain intrinsic warns of an uninitialised value in g++ 12 (GCC bug 105593), here and below.
   return (VF)_mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(static_cast<const __m256i*>(p)));
@@ -67,65 +73,75 @@ inline VF LoadF16(const void* p) {
 // With kSignedDot, Q8_0's w is taken as w - 128 instead, so that no correction is needed.
 #if defined(__AVX512VNNI__)
 constexpr bool kSignedDot = false;
-inline VI Dot4(VI acc, VI w, VI x) {
+ASSAY_INLINE VI Dot4(VI acc, VI w, VI x) {
   return (VI)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)w, (__m512i)x);
 }
-inline VI DotQ8(VI acc, VI w, VI x) {
+ASSAY_INLINE VI DotQ8(VI acc, VI w, VI x) {
   return Dot4(acc, w, x);
 }
 #elif defined(__AVX512BW__)
 constexpr bool kSignedDot = true;
-inline VI Dot4(VI acc, VI w, VI x) {
+ASSAY_INLINE VI Dot4(VI acc, VI w, VI x) {
   const __m512i pairs = _mm512_maddubs_epi16((__m512i)w, (__m512i)x);
   return acc + (VI)_mm512_madd_epi16(pairs, _mm512_set1_epi16(1));
 }
-inline VI DotQ8(VI acc, VI w, VI x) {  // maddubs would saturate with bytes above 128: move the sign to x
+ASSAY_INLINE VI DotQ8(VI acc, VI w, VI x) {  // maddubs would saturate with bytes above 128: move the sign to x
   const __m512i s = (__m512i)(w ^ (int32_t)0x80808080);
   const __m512i sx = _mm512_mask_sub_epi8((__m512i)x, _mm512_movepi8_mask(s), _mm512_setzero_si512(), (__m512i)x);
   return Dot4(acc, (VI)_mm512_maskz_abs_epi8(~__mmask64{0}, s), (VI)sx);
 }
 #elif defined(__AVX2__)
 constexpr bool kSignedDot = true;
-inline VI Dot4(VI acc, VI w, VI x) {
+ASSAY_INLINE VI Dot4(VI acc, VI w, VI x) {
   const __m256i pairs = _mm256_maddubs_epi16((__m256i)w, (__m256i)x);
   return acc + (VI)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
 }
-inline VI DotQ8(VI acc, VI w, VI x) {
+ASSAY_INLINE VI DotQ8(VI acc, VI w, VI x) {
   const __m256i s = (__m256i)(w ^ (int32_t)0x80808080);
   return Dot4(acc, (VI)_mm256_abs_epi8(s), (VI)_mm256_sign_epi8((__m256i)x, s));
 }
 #else
 constexpr bool kSignedDot = false;
-inline VI Dot4(VI acc, VI w, VI x) {
+ASSAY_INLINE VI Dot4(VI acc, VI w, VI x) {
   const VS even = (VS)(w & 0x00ff00ff) * (((VS)x << 8) >> 8);  // |product| <= 255 * 127 fits
   const VS odd = (VS)((VU)(w >> 8) & 0x00ff00ff) * ((VS)x >> 8);
   return acc + (((VI)even << 16) >> 16) + ((VI)even >> 16) + (((VI)odd << 16) >> 16) + ((VI)odd >> 16);
 }
-inline VI DotQ8(VI acc, VI w, VI x) {
+ASSAY_INLINE VI DotQ8(VI acc, VI w, VI x) {
   return Dot4(acc, w, x);
 }
 #endif
 
 // Weights come from memory in one forward stream, which the hardware's prefetchers lose at each 4 KiB page.
-inline void Prefetch(const std::byte* w, int bytes) {
-  constexpr int kAhead = 2048;
-  for (int i = 0; i < bytes; i += 64) __builtin_prefetch(w + kAhead + i, 0, 3);
+ASSAY_INLINE void Prefetch(const std::byte* w, int bytes) {
+  constexpr int kAhead = 4096;
+  for (int i = 0; i < bytes; i += 64)
+    __builtin_prefetch(w + kAhead + i, 0, 3);
 }
 
 // ---- F32, F16, BF16 -------------------------------------------------------------------------------------------
 // A format says how NV vectors of rows x kCols columns are read and multiplied with MR rows of x.
 
+// Forced inline, like all that handles accumulators: one reference to them that escapes moves them to memory.
+template <int MR, int NV>
+ASSAY_INLINE void MultiplyAdd(const VF (&w)[NV], const float* x, int64_t ldx, VF (&acc)[MR][NV]) {
+#pragma GCC unroll 8
+  for (int m = 0; m < MR; ++m) {
+    const VF xv = Broadcast(x[m * ldx]);
+#pragma GCC unroll 8
+    for (int v = 0; v < NV; ++v) acc[m][v] += w[v] * xv;
+  }
+}
+
 struct F32Format {
   using X = float;
   static constexpr int kCols = 1, kRowBytes = 4;  // kRowBytes: of one row in kCols columns
   template <bool kTail, int MR, int NV>
-  static void Step(const std::byte* w, const X* x, int64_t ldx, VF (&acc)[MR][NV]) {
+  ASSAY_INLINE static void Step(const std::byte* w, const X* x, int64_t ldx, VF (&acc)[MR][NV]) {
+    VF wv[NV];
 #pragma GCC unroll 8
-    for (int v = 0; v < NV; ++v) {
-      const VF wv = Load<VF>(w + v * kVectorBytes);
-#pragma GCC unroll 8
-      for (int m = 0; m < MR; ++m) acc[m][v] += wv * x[m * ldx];
-    }
+    for (int v = 0; v < NV; ++v) wv[v] = Load<VF>(w + v * kVectorBytes);
+    MultiplyAdd(wv, x, ldx, acc);
   }
 };
 
@@ -133,13 +149,11 @@ struct F16Format {
   using X = float;
   static constexpr int kCols = 1, kRowBytes = 2;
   template <bool kTail, int MR, int NV>
-  static void Step(const std::byte* w, const X* x, int64_t ldx, VF (&acc)[MR][NV]) {
+  ASSAY_INLINE static void Step(const std::byte* w, const X* x, int64_t ldx, VF (&acc)[MR][NV]) {
+    VF wv[NV];
 #pragma GCC unroll 8
-    for (int v = 0; v < NV; ++v) {
-      const VF wv = LoadF16(w + v * kVectorBytes / 2);
-#pragma GCC unroll 8
-      for (int m = 0; m < MR; ++m) acc[m][v] += wv * x[m * ldx];
-    }
+    for (int v = 0; v < NV; ++v) wv[v] = LoadF16(w + v * kVectorBytes / 2);
+    MultiplyAdd(wv, x, ldx, acc);
   }
 };
 
@@ -147,17 +161,16 @@ struct Bf16Format {
   using X = float;
   static constexpr int kCols = 2, kRowBytes = 4;
   template <bool kTail, int MR, int NV>
-  static void Step(const std::byte* w, const X* x, int64_t ldx, VF (&acc)[MR][NV]) {
+  ASSAY_INLINE static void Step(const std::byte* w, const X* x, int64_t ldx, VF (&acc)[MR][NV]) {
+    VF even[NV], odd[NV];
 #pragma GCC unroll 8
     for (int v = 0; v < NV; ++v) {
       const VU pair = Load<VU>(w + v * kVectorBytes);
-      const VF even = (VF)(pair << 16), odd = (VF)(pair & 0xffff0000);
-#pragma GCC unroll 8
-      for (int m = 0; m < MR; ++m) acc[m][v] += even * x[m * ldx];
-      if constexpr (kTail) continue;  // an odd K: x ends here
-#pragma GCC unroll 8
-      for (int m = 0; m < MR; ++m) acc[m][v] += odd * x[m * ldx + 1];
+      even[v] = (VF)(pair << 16);
+      odd[v] = (VF)(pair & 0xffff0000);
     }
+    MultiplyAdd(even, x, ldx, acc);
+    if constexpr (!kTail) MultiplyAdd(odd, x + 1, ldx, acc);  // with an odd K, x ends before
   }
 };
 
@@ -166,7 +179,7 @@ struct Bf16DotFormat {  // x in bf16, two columns at a time
   using X = uint16_t;
   static constexpr int kCols = 2, kRowBytes = 4;
   template <bool kTail, int MR, int NV>
-  static void Step(const std::byte* w, const X* x, int64_t ldx, VF (&acc)[MR][NV]) {
+  ASSAY_INLINE static void Step(const std::byte* w, const X* x, int64_t ldx, VF (&acc)[MR][NV]) {
     VI wv[NV];
 #pragma GCC unroll 8
     for (int v = 0; v < NV; ++v) wv[v] = Load<VI>(w + v * kVectorBytes);
@@ -184,7 +197,7 @@ struct Bf16DotFormat {  // x in bf16, two columns at a time
 
 // y rows [m, m + MR), columns n .. n + NV * kLanes, of which those below a.n1 exist.
 template <int MR, int NV>
-void Finish(const GemmArgs& a, int64_t m, int64_t n, bool accumulate, const VF (&acc)[MR][NV]) {
+ASSAY_INLINE void Finish(const GemmArgs& a, int64_t m, int64_t n, bool accumulate, const VF (&acc)[MR][NV]) {
   const float* const bias = accumulate ? nullptr : a.bias;
   if (n + NV * kLanes <= a.n1) {
 #pragma GCC unroll 8
@@ -211,14 +224,15 @@ void Finish(const GemmArgs& a, int64_t m, int64_t n, bool accumulate, const VF (
 }
 
 template <class Format, int MR, int NV>
-void Tile(const GemmArgs& a, const std::byte* w, int64_t m, int64_t n, int64_t k0, int64_t k1, bool accumulate) {
+void Tile(const GemmArgs& a, const std::byte* w, int64_t m, int64_t n, int64_t k0, int64_t k1, bool accumulate,
+          bool stream) {
   constexpr int kStepBytes = kPanelRows * Format::kRowBytes;
   VF acc[MR][NV] = {};
   const typename Format::X* x = static_cast<const typename Format::X*>(a.x) + m * a.ldx + k0;
   w += k0 / Format::kCols * kStepBytes;
   int64_t k = k0;
   for (; k + Format::kCols <= k1; k += Format::kCols, x += Format::kCols, w += kStepBytes) {
-    Prefetch(w, NV * kLanes * Format::kRowBytes);
+    if (stream) Prefetch(w, NV * kLanes * Format::kRowBytes);
     Format::template Step<false>(w, x, a.ldx, acc);
   }
   if constexpr (Format::kCols > 1) {
@@ -235,27 +249,27 @@ constexpr int TileVectors(int mr) {
 
 template <class Format, int MR>
 void TileRow(const GemmArgs& a, const std::byte* w, int64_t m, int64_t n, int64_t width, int64_t k0, int64_t k1,
-             bool accumulate) {
+             bool accumulate, bool stream) {
   constexpr int kNv = TileVectors(MR);
   int64_t done = 0;
   for (; done + kNv * kLanes <= width; done += kNv * kLanes) {
-    Tile<Format, MR, kNv>(a, w + done * Format::kRowBytes, m, n + done, k0, k1, accumulate);
+    Tile<Format, MR, kNv>(a, w + done * Format::kRowBytes, m, n + done, k0, k1, accumulate, stream);
   }
   if constexpr (kNv * kLanes > kPanelGrain) {
     static_assert(kNv * kLanes == 2 * kPanelGrain);
     if (done < width) {
-      Tile<Format, MR, kNv / 2>(a, w + done * Format::kRowBytes, m, n + done, k0, k1, accumulate);
+      Tile<Format, MR, kNv / 2>(a, w + done * Format::kRowBytes, m, n + done, k0, k1, accumulate, stream);
     }
   }
 }
 
 template <class Format, int MR = kMaxTile>
 void TileRows(int64_t mr, const GemmArgs& a, const std::byte* w, int64_t m, int64_t n, int64_t width, int64_t k0,
-              int64_t k1, bool accumulate) {
+              int64_t k1, bool accumulate, bool stream) {
   if (mr == MR) {
-    TileRow<Format, MR>(a, w, m, n, width, k0, k1, accumulate);
+    TileRow<Format, MR>(a, w, m, n, width, k0, k1, accumulate, stream);
   } else if constexpr (MR > 1) {
-    TileRows<Format, MR - 1>(mr, a, w, m, n, width, k0, k1, accumulate);
+    TileRows<Format, MR - 1>(mr, a, w, m, n, width, k0, k1, accumulate, stream);
   }
 }
 
@@ -276,7 +290,7 @@ void Gemm(const GemmArgs& a) {
       const int64_t k1 = k0 + chunk < a.k ? k0 + chunk : a.k;
       for (int64_t t = 0; t < tiles; ++t) {
         const int64_t m = rows * t / tiles, end = rows * (t + 1) / tiles;
-        TileRows<Format>(end - m, a, w, a.m0 + m, n, width, k0, k1, a.accumulate || k0 > 0);
+        TileRows<Format>(end - m, a, w, a.m0 + m, n, width, k0, k1, a.accumulate || k0 > 0, t == 0);
       }
       k0 = k1;
     } while (k0 < a.k);
@@ -289,9 +303,9 @@ struct Q8_0Format {
   static constexpr bool kHasMin = false, kCorrect = !kSignedDot;
   static constexpr int kScaleBytes = 64, kHalfBytes = 512;  // of 64 columns x 16 rows; of 32 columns
   static constexpr int kOffset = 128;
-  static VI Dot(VI acc, VI w, VI x) { return DotQ8(acc, w, x); }
+  ASSAY_INLINE static VI Dot(VI acc, VI w, VI x) { return DotQ8(acc, w, x); }
   // Vector v of 16 rows; out[j]: columns 4j..4j+3.
-  static void Unpack(const std::byte* half, int v, VI (&out)[8]) {
+  ASSAY_INLINE static void Unpack(const std::byte* half, int v, VI (&out)[8]) {
 #pragma GCC unroll 8
     for (int j = 0; j < 8; ++j) out[j] = Load<VI>(half + j * 64 + v * kVectorBytes);
   }
@@ -302,8 +316,8 @@ struct Q4Format {
   static constexpr bool kHasMin = kMin, kCorrect = !kMin;
   static constexpr int kScaleBytes = kMin ? 128 : 64, kHalfBytes = 256;
   static constexpr int kOffset = 8;
-  static VI Dot(VI acc, VI w, VI x) { return Dot4(acc, w, x); }
-  static void Unpack(const std::byte* half, int v, VI (&out)[8]) {
+  ASSAY_INLINE static VI Dot(VI acc, VI w, VI x) { return Dot4(acc, w, x); }
+  ASSAY_INLINE static void Unpack(const std::byte* half, int v, VI (&out)[8]) {
 #pragma GCC unroll 4
     for (int j = 0; j < 4; ++j) {
       const VU q = Load<VU>(half + j * 64 + v * kVectorBytes);
@@ -314,64 +328,83 @@ struct Q4Format {
 };
 
 constexpr int kBlockVectors = kBlockRows / kLanes;
-constexpr int kMaxBlockTile = kVectorBytes == 64 ? 8 : kVectorBytes == 32 ? 4 : 2;
+// Panels and rows of x per tile: with AVX-512 a vector is a panel, and two share what is loaded of x.
+constexpr int kMaxBlockPanels = kVectorBytes == 64 ? 2 : 1;
+constexpr int kMaxBlockTile = kVectorBytes == 16 ? 2 : 4;
 
-template <class Format, int MR>
-void BlockTile(const GemmArgs& a, const std::byte* w, int64_t m, int64_t n) {
-  VF acc[MR][kBlockVectors] = {};
-  const int8_t* const x = static_cast<const int8_t*>(a.x) + m * a.ldx;
-  const BlockScale* const xs = a.xs + m * a.ldxs;
-  for (int64_t k = 0; k < a.k; k += kBlockCols) {
-    Prefetch(w, Format::kScaleBytes + 2 * Format::kHalfBytes);
+template <class Format, int MR, int NP>
+void BlockTile(const GemmArgs& a, const std::byte* w, int64_t m, int64_t n, bool stream) {
+  constexpr int kBytes = Format::kScaleBytes + 2 * Format::kHalfBytes;
+  VF acc[MR][NP * kBlockVectors] = {};
+  const int8_t* x = static_cast<const int8_t*>(a.x) + m * a.ldx;
+  const BlockScale* xs = a.xs + m * a.ldxs;
+  for (int64_t k = 0; k < a.k; k += kBlockCols, w += kBytes) {
 #pragma GCC unroll 2
-    for (int half = 0; half < 2; ++half) {
-      const std::byte* const quants = w + Format::kScaleBytes + half * Format::kHalfBytes;
-      const int8_t* const xh = x + k + half * 32;
-      const BlockScale* const s = xs + k / 32 + half;
+    for (int p = 0; p < NP && stream; ++p) Prefetch(w + p * a.panel_bytes, kBytes);
+#pragma GCC unroll 2
+    for (int half = 0; half < 2; ++half, x += 32, ++xs) {
 #pragma GCC unroll 4
       for (int v = 0; v < kBlockVectors; ++v) {
-        const std::byte* const scales = w + half * 32 + v * kLanes * 2;
-        VI q[8];
-        Format::Unpack(quants, v, q);
-        const VF d = LoadF16(scales);
-        VF lowest = {};
-        if constexpr (Format::kHasMin) lowest = LoadF16(scales + 64);
-#pragma GCC unroll 16
-        for (int i = 0; i < MR; ++i) {
-          const BlockScale& si = s[i * a.ldxs];
-          VI sum = {};
-          if constexpr (Format::kCorrect) sum += si.correct;
+        VI q[NP][8];
+        VF d[NP], lowest[NP];
+#pragma GCC unroll 2
+        for (int p = 0; p < NP; ++p) {
+          const std::byte* const block = w + p * a.panel_bytes;
+          const std::byte* const scales = block + half * 32 + v * kLanes * 2;
+          Format::Unpack(block + Format::kScaleBytes + half * Format::kHalfBytes, v, q[p]);
+          d[p] = LoadF16(scales);
+          if constexpr (Format::kHasMin) lowest[p] = LoadF16(scales + 64);
+        }
 #pragma GCC unroll 8
-          for (int j = 0; j < 8; ++j) sum = Format::Dot(sum, q[j], VI{} + LoadI32(xh + i * a.ldx + j * 4));
-          acc[i][v] += __builtin_convertvector(sum, VF) * (d * si.scale);
-          if constexpr (Format::kHasMin) acc[i][v] += lowest * si.sum;
+        for (int i = 0; i < MR; ++i) {
+          const BlockScale& s = xs[i * a.ldxs];
+          VI sum[NP] = {};
+#pragma GCC unroll 2
+          for (int p = 0; p < NP && Format::kCorrect; ++p) sum[p] += s.correct;
+#pragma GCC unroll 8
+          for (int j = 0; j < 8; ++j) {
+            const VI four = VI{} + LoadI32(x + i * a.ldx + j * 4);
+#pragma GCC unroll 2
+            for (int p = 0; p < NP; ++p) sum[p] = Format::Dot(sum[p], q[p][j], four);
+          }
+#pragma GCC unroll 2
+          for (int p = 0; p < NP; ++p) {
+            VF& to = acc[i][p * kBlockVectors + v];
+            to += __builtin_convertvector(sum[p], VF) * (d[p] * s.scale);
+            if constexpr (Format::kHasMin) to += lowest[p] * s.sum;
+          }
         }
       }
     }
-    w += Format::kScaleBytes + 2 * Format::kHalfBytes;
   }
   Finish(a, m, n, false, acc);
 }
 
-template <class Format, int MR = kMaxBlockTile>
-void BlockTiles(int64_t mr, const GemmArgs& a, const std::byte* w, int64_t m, int64_t n) {
+template <class Format, int NP, int MR = kMaxBlockTile>
+void BlockTiles(int64_t mr, const GemmArgs& a, const std::byte* w, int64_t m, int64_t n, bool stream) {
   if (mr == MR) {
-    BlockTile<Format, MR>(a, w, m, n);
+    BlockTile<Format, MR, NP>(a, w, m, n, stream);
   } else if constexpr (MR > 1) {
-    BlockTiles<Format, MR - 1>(mr, a, w, m, n);
+    BlockTiles<Format, NP, MR - 1>(mr, a, w, m, n, stream);
+  }
+}
+
+template <class Format, int NP>
+void BlockRowsOfX(const GemmArgs& a, int64_t n) {
+  const int64_t rows = a.m1 - a.m0, tiles = (rows + kMaxBlockTile - 1) / kMaxBlockTile;
+  for (int64_t t = 0; t < tiles; ++t) {
+    const int64_t m = rows * t / tiles, end = rows * (t + 1) / tiles;
+    BlockTiles<Format, NP>(end - m, a, a.w + n / kBlockRows * a.panel_bytes, a.m0 + m, n, t == 0);
   }
 }
 
 template <class Format>
 void BlockGemm(const GemmArgs& a) {
-  const int64_t rows = a.m1 - a.m0, tiles = (rows + kMaxBlockTile - 1) / kMaxBlockTile;
-  for (int64_t n = a.n0; n < a.n1; n += kBlockRows) {
-    const std::byte* const w = a.w + n / kBlockRows * a.panel_bytes;
-    for (int64_t t = 0; t < tiles; ++t) {
-      const int64_t m = rows * t / tiles, end = rows * (t + 1) / tiles;
-      BlockTiles<Format>(end - m, a, w, a.m0 + m, n);
-    }
+  int64_t n = a.n0;
+  for (; n + kMaxBlockPanels * kBlockRows <= a.n1; n += kMaxBlockPanels * kBlockRows) {
+    BlockRowsOfX<Format, kMaxBlockPanels>(a, n);
   }
+  for (; n < a.n1; n += kBlockRows) BlockRowsOfX<Format, 1>(a, n);
 }
 
 template <class Format>
@@ -406,7 +439,7 @@ void Dequantize(const std::byte* w, int64_t panel_bytes, int panels, int64_t k0,
 
 // ---- Conversion -----------------------------------------------------------------------------------------------
 
-inline VU Bf16Bits(VF x) {  // in the upper half; round to nearest even
+ASSAY_INLINE VU Bf16Bits(VF x) {  // in the upper half; round to nearest even
   const VU bits = (VU)x;
   const VU rounded = bits + 0x7fff + ((bits >> 16) & 1);
   return ((bits & 0x7fffffff) > 0x7f800000 ? (bits | 0x400000) : rounded) & 0xffff0000;
