@@ -221,6 +221,9 @@ TEST_F(HfCheckpointTest, RefusesHostileJson) {
   std::string spaces = "{";
   for (int i = 0; i < 5; ++i) spaces += std::string(1'000'000, ' ') + "\"" + std::to_string(i) + "\":1,";
   ExpectComplaint(w.BuildWith(spaces + "}"), "white space");
+  std::string objects = "{\"a\":[{}";  // took time that grows with the square of their number
+  for (int i = 0; i < 130'000; ++i) objects += ",{}";
+  ExpectComplaint(w.BuildWith(objects + "]}"), "tensor a: its entry must be an object");
   ExpectComplaint(w.BuildWith("{\"a\":\"\xFF\"}"), "not valid JSON");
   folder_.Write("config.json", std::string(2'000'000, '['));
   ExpectComplaint(w.Build(), "config.json: byte 32: values are nested");

@@ -69,34 +69,55 @@ void CheckBuild(std::string_view text, const std::string& where) {
   }
 }
 
+// A first pass over the text: is it JSON, and does no object repeat a key? (Of a repeated key the parser would keep the
+// last value, and other programs the first.) The parser's own callbacks would do, but take time that grows with the
+// square of the number of objects.
+class Checker : public nlohmann::json_sax<nlohmann::json> {
+ public:
+  explicit Checker(const std::string& where) : where_(where) {}
+
+  bool null() override { return true; }
+  bool boolean(bool) override { return true; }
+  bool number_integer(number_integer_t) override { return true; }
+  bool number_unsigned(number_unsigned_t) override { return true; }
+  bool number_float(number_float_t, const string_t&) override { return true; }
+  bool string(string_t&) override { return true; }
+  bool binary(binary_t&) override { return true; }
+  bool start_array(size_t) override { return true; }
+  bool end_array() override { return true; }
+  bool start_object(size_t) override {
+    keys_.emplace_back();
+    return true;
+  }
+  bool end_object() override {
+    keys_.pop_back();
+    return true;
+  }
+  bool key(string_t& key) override {
+    if (!keys_.back().insert(std::hash<std::string>{}(key)).second) {
+      throw Error(where_ + ": key \"" + Printable(key) + "\" appears twice in one object");
+    }
+    return true;
+  }
+  bool parse_error(size_t, const std::string&, const nlohmann::detail::exception& e) override {
+    const std::string why = e.what();  // "[json.exception.parse_error.101] parse error at line 1, ..."
+    const size_t end_of_id = why.find("] ");
+    throw Error(where_ +
+                ": not valid JSON: " + Printable(why.substr(end_of_id == std::string::npos ? 0 : end_of_id + 2)));
+  }
+
+ private:
+  const std::string& where_;
+  std::vector<std::unordered_set<size_t>> keys_;  // hashes, of the objects that are open
+};
+
 }  // namespace
 
 nlohmann::json ParseJsonObject(std::string_view text, const std::string& where) {
   CheckBuild(text, where);
-  // Of a repeated key the parser would keep the last value and other programs the first.
-  std::vector<std::unordered_set<size_t>> keys;
-  const auto watch = [&](int, nlohmann::json::parse_event_t event, nlohmann::json& parsed) {
-    if (event == nlohmann::json::parse_event_t::object_start) {
-      keys.emplace_back();
-    } else if (event == nlohmann::json::parse_event_t::object_end) {
-      keys.pop_back();
-    } else if (event == nlohmann::json::parse_event_t::key) {
-      const auto& key = parsed.get_ref<const std::string&>();
-      if (!keys.back().insert(std::hash<std::string>{}(key)).second) {
-        throw Error(where + ": key \"" + Printable(key) + "\" appears twice in one object");
-      }
-    }
-    return true;
-  };
-  nlohmann::json value;
-  try {
-    value = nlohmann::json::parse(text.begin(), text.end(), watch);
-  } catch (const nlohmann::json::exception& e) {
-    const std::string why = e.what();  // "[json.exception.parse_error.101] parse error at line 1, ..."
-    const size_t end_of_id = why.find("] ");
-    throw Error(where +
-                ": not valid JSON: " + Printable(why.substr(end_of_id == std::string::npos ? 0 : end_of_id + 2)));
-  }
+  Checker checker(where);
+  nlohmann::json::sax_parse(text.begin(), text.end(), &checker);
+  nlohmann::json value = nlohmann::json::parse(text.begin(), text.end());
   if (!value.is_object()) throw Error(where + ": a JSON object was expected");
   return value;
 }
