@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+// Builder of linear, and how far two right products may lie apart.
+#include <algorithm>
+#include <cmath>
+
+#include "bench/conform/problem.h"
+#include "runtime/core/dtype.h"
+
+namespace assay::bench {
+namespace {
+
+constexpr double kU = 0x1p-24;  // unit roundoff of f32
+constexpr int64_t kBlock = 32;
+// A rounding error is spread evenly over half a step to either side: its deviation is step / 2 / sqrt(3). Six
+// deviations of the sum of many.
+const double kSixDeviations = 6 / std::sqrt(3.0);
+
+// What the operation may round x to, given the weight's dtype and the asked-for precision.
+enum class Rounding { kNone, kSixteenBits, kInt8Blocks };
+Rounding AllowedRounding(assay_dtype weight, assay_dtype compute) {
+  if (compute == ASSAY_F32 || weight == ASSAY_F32) return Rounding::kNone;
+  return IsBlockType(weight) ? Rounding::kInt8Blocks : Rounding::kSixteenBits;
+}
+
+std::vector<float> ToFloats(const ProblemTensor& t) {
+  std::vector<float> values(static_cast<size_t>(t.count()));
+  if (!values.empty()) ConvertElements(t.dtype, t.elements.data(), ASSAY_F32, values.data(), values.size());
+  return values;
+}
+
+// The largest difference of one product x . w of length k.
+double ProductTolerance(const float* x, const float* w, int64_t k, Rounding rounding) {
+  double xx = 0, ww = 0, xw2 = 0, block_error2 = 0;
+  for (int64_t at = 0; at < k; at += kBlock) {
+    double largest = 0, block_ww = 0;
+    for (int64_t i = at; i < std::min(at + kBlock, k); ++i) {
+      const double xi = x[i], wi = w[i];
+      largest = std::max(largest, std::abs(xi));
+      xx += xi * xi;
+      block_ww += wi * wi;
+      xw2 += xi * wi * xi * wi;
+    }
+    ww += block_ww;
+    const double half_step = largest / 254;  // of 8-bit integers over [-largest, largest]
+    block_error2 += half_step * half_step * block_ww;
+  }
+  // Summing k products of random signs one by one in f32: the partial sums grow like sqrt(i), and the deviation of the
+  // final error is u * |x| * |w| * 0.4. Twenty deviations; whoever sums in parts does better.
+  double tolerance = 8 * kU * std::sqrt(xx * ww);
+  if (rounding == Rounding::kSixteenBits) tolerance += kSixDeviations * 0x1p-9 * std::sqrt(xw2);
+  if (rounding == Rounding::kInt8Blocks) tolerance += kSixDeviations * std::sqrt(block_error2);
+  return tolerance;
+}
+
+}  // namespace
+
+void BuildLinear(BuildContext& b) {
+  const int64_t m = b.c.Int("m"), n = b.c.Int("n"), k = b.c.Int("k");
+  const assay_dtype act = b.Act(), weight = b.c.DType("w"), compute = b.c.DType("compute", ASSAY_DTYPE_NONE);
+  const bool f32_out = b.c.Has("y") && b.c.DType("y") == ASSAY_F32;
+  const uint32_t usage = b.c.Int("tied", 0) ? ASSAY_WEIGHT_EMBED | ASSAY_WEIGHT_LINEAR : ASSAY_WEIGHT_LINEAR;
+  const int x = b.Normal("x", act, {m, k}, 0, 1);
+  const int w = b.Weight(weight, compute, usage, n, k, 1 / std::sqrt(static_cast<double>(k)));
+  const int bias = b.c.Int("bias", 0) ? b.Normal("bias", ASSAY_F32, {n}, 0, 1) : -1;
+  const int y = b.Output("y", f32_out ? ASSAY_F32 : act, {m, n});
+  b.Gap({x, y});
+
+  if (b.c.Int("perf", 0) == 0) {
+    const std::vector<float> xs = ToFloats(b.Tensor(x)), ws = ToFloats(b.Tensor(w));
+    const Rounding rounding = AllowedRounding(weight, compute);
+    for (int64_t i = 0; i < m; ++i) {
+      for (int64_t j = 0; j < n; ++j) {
+        const double added = bias < 0 ? 0 : 2 * kU * std::abs(b.Tensor(bias).Value(j));
+        b.Tensor(y).tolerance.push_back(ProductTolerance(&xs[i * k], &ws[j * k], k, rounding) + added);
+      }
+    }
+  }
+  b.Tensor(y).rounded = true;
+  auto desc = NewDesc<assay_linear_desc>(ASSAY_OP_LINEAR);
+  desc.compute = compute;
+  b.problem.call.SetDesc(desc);
+  b.problem.call.in = {x, w, bias};
+  b.problem.call.out = {y};
+  b.problem.flops = 2.0 * static_cast<double>(m * n * k);
+  b.problem.bytes = static_cast<double>(b.Tensor(w).elements.size() + b.Tensor(x).elements.size() +
+                                        DTypeBytes(b.Tensor(y).dtype, static_cast<uint64_t>(m * n)));
+}
+
+}  // namespace assay::bench
