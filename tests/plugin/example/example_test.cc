@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+// Builds backends/example as a vendor would: install the header, configure and build out of tree, load by path.
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+#include "bench/conform/conform.h"
+
+namespace assay::bench {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Runs a command; its output is shown when it fails.
+void Run(const std::string& command, const fs::path& log) {
+  const int status = std::system((command + " > '" + log.string() + "' 2>&1").c_str());
+  std::ifstream in(log);
+  std::stringstream text;
+  text << in.rdbuf();
+  ASSERT_EQ(status, 0) << command << "\n" << text.str();
+}
+
+class ExamplePlugin : public testing::Test {
+ protected:
+  // One folder per process and test: ctest runs them side by side.
+  void SetUp() override {
+    folder_ = fs::temp_directory_path() / ("assay-example-" + std::to_string(getpid()));
+    fs::remove_all(folder_);
+    fs::create_directories(folder_);
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+
+  std::string Build(const std::string& options) {
+    const std::string prefix = (folder_ / "prefix").string(), build = (folder_ / "build").string();
+    const std::string cmake = "'" ASSAY_CMAKE "' ";
+    // The header's own rule: its folder's install script, which knows nothing of the other targets.
+    Run(cmake + "-DCMAKE_INSTALL_PREFIX='" + prefix + "' -P '" ASSAY_BINARY_DIR "/backends/api/cmake_install.cmake'",
+        folder_ / "install.log");
+    Run(cmake + "-S '" ASSAY_SOURCE_DIR "/backends/example' -B '" + build +
+            "' -DCMAKE_CXX_COMPILER='" ASSAY_CXX "' -DCMAKE_PREFIX_PATH='" + prefix + "' " + options,
+        folder_ / "configure.log");
+    Run(cmake + "--build '" + build + "'", folder_ / "build.log");
+    return build + "/libassay-example.so";
+  }
+  static std::shared_ptr<Device> Open(const std::string& path) {
+    const DeviceChoice choice = ChooseDevice(path);
+    return Device::Open(choice.backend, choice.index, 0);
+  }
+
+  fs::path folder_;
+};
+
+TEST_F(ExamplePlugin, BuiltOutOfTreeItConforms) {
+  const std::string path = Build("");
+  if (HasFatalFailure()) return;
+  const ConformReport report = RunConformance(Open(path), {}, {});
+  for (const CaseReport& c : report.cases) {
+    EXPECT_NE(c.status, CaseStatus::kFailed) << c.where << " " << c.text << ": " << c.detail;
+  }
+  EXPECT_EQ(report.backend, "example");
+  EXPECT_GT(report.Count(CaseStatus::kPassed), 500);
+}
+
+TEST_F(ExamplePlugin, AnOperationLeftOutIsMissed) {
+  const std::string path = Build("-DEXAMPLE_WITHOUT_OP=" + std::to_string(ASSAY_OP_ROPE));
+  if (HasFatalFailure()) return;
+  ConformOptions options;
+  options.filter = "^(rope|glu) .*dtype=f32";
+  const ConformReport report = RunConformance(Open(path), options, {});
+  EXPECT_FALSE(report.passed());
+  for (const CaseReport& c : report.cases) {
+    EXPECT_EQ(c.status == CaseStatus::kPassed, c.op == "glu") << c.text << ": " << c.detail;
+    if (c.status == CaseStatus::kFailed) {
+      EXPECT_EQ(c.detail,
+                "required, refused: operation " + std::to_string(ASSAY_OP_ROPE) + " was left out of this build");
+    }
+  }
+}
+
+}  // namespace
+}  // namespace assay::bench
