@@ -6,10 +6,11 @@
 //   F32   panels of 64 rows: [K][64]
 //   F16   panels of 64 rows: [K][64]
 //   BF16  panels of 64 rows: [K/2][64][2], K padded to 32: oneDNN's BA16a64b2a, which AMX tiles load as they are
-//   Q8_0  panels of 16 rows x blocks of 64 columns: f16 scale[2][16], then u8 (q + 128) [2][8][16][4]
-//   Q4_0  the same with f16 scale[2][16], u8 [2][4][16][4]: low nibble columns 4i..4i+3, high nibble 16 further
-//   Q4_1  as Q4_0 with f16 scale[2][16], f16 min[2][16] in front
-// A 64-byte load of a block type is thus 16 rows x 4 columns, what VNNI multiplies with 4 bytes of x.
+//   Q8_0  panels of 32 rows x blocks of 64 columns: f16 scale[2][32], then u8 (q + 128) [2][8][32][4]
+//   Q4_0  the same with f16 scale[2][32], u8 [2][4][32][4]: low nibble columns 4i..4i+3, high nibble 16 further
+//   Q4_1  as Q4_0 with f16 scale[2][32], f16 min[2][32] in front
+// A 64-byte load of a block type is thus 16 rows x 4 columns, what VNNI multiplies with 4 bytes of x, and two such
+// loads share them. (32 rows as two streams of 16 instead halved the bandwidth: the prefetchers lost them.)
 // Bytes per weight are those of GGUF (4, 2, 2, 1.0625, 0.5625, 0.625) but for the padding.
 #pragma once
 
@@ -23,7 +24,7 @@ namespace assay::cpu {
 
 constexpr int kPanelRows = 64;   // F32, F16, BF16
 constexpr int kPanelGrain = 32;  // ... which threads may share in halves
-constexpr int kBlockRows = 16;   // block types
+constexpr int kBlockRows = 32;   // block types
 constexpr int kBlockCols = 64;   // two blocks of 32
 
 // What goes with 32 values of x, quantised to x = scale * q.
@@ -64,7 +65,8 @@ struct ConvertArgs {
 struct LinearKernels {
   using Gemm = void (*)(const GemmArgs&);
   using Convert = void (*)(const ConvertArgs&, int64_t begin, int64_t end);
-  // Columns [k0, k0 + count) (multiples of 64) of the 16-row panels at w -> f32 [count][64]; panels < 4 leaves zeros.
+  // Columns [k0, k0 + count) (multiples of 64) of the block panels at w -> f32 [count][64]; one panel of two leaves
+  // zeros.
   using Dequantize = void (*)(const std::byte* w, int64_t panel_bytes, int panels, int64_t k0, int64_t count,
                               float* out);
   Gemm f32, f16, bf16;    // x is f32

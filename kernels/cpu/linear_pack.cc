@@ -17,7 +17,7 @@ int64_t RoundUp(int64_t n, int64_t unit) {
   return (n + unit - 1) / unit * unit;
 }
 
-// What a block of 32 columns of one row takes in GGUF, and where its parts go in a packed block of 16 x 64.
+// What a block of 32 columns of one row takes in GGUF, and where its parts go in a packed block of 32 x 64.
 struct BlockLayout {
   int source_bytes;
   int header_bytes;  // scale, and min where there is one, in the source
@@ -27,9 +27,9 @@ struct BlockLayout {
   uint8_t flip;  // makes the bytes unsigned
 };
 constexpr BlockLayout LayoutOf(DType dtype) {
-  if (dtype == DType::kQ8_0) return {34, 2, 64, 512, 8, 0x80};
-  if (dtype == DType::kQ4_0) return {18, 2, 64, 256, 4, 0};
-  return {20, 4, 128, 256, 4, 0};
+  if (dtype == DType::kQ8_0) return {34, 2, 128, 1024, 8, 0x80};
+  if (dtype == DType::kQ4_0) return {18, 2, 128, 512, 4, 0};
+  return {20, 4, 256, 512, 4, 0};
 }
 
 float HalfToFloat(uint16_t h) {
@@ -65,13 +65,13 @@ void PackBlockPanel(const BlockLayout& layout, const std::byte* src, int64_t row
     for (int64_t n = 0; n < rows; ++n) {
       const std::byte* const from = src + (n * blocks + b) * layout.source_bytes;
       for (int i = 0; i < layout.header_bytes / 2; ++i) {
-        std::memcpy(block + i * 64 + b % 2 * 32 + n * 2, from + i * 2, 2);
+        std::memcpy(block + i * 128 + b % 2 * 64 + n * 2, from + i * 2, 2);
       }
       for (int i = 0; i < layout.quants; ++i) {
         uint32_t four;
         std::memcpy(&four, from + layout.header_bytes + i * 4, 4);
         four ^= layout.flip * 0x01010101u;
-        std::memcpy(half + i * 64 + n * 4, &four, 4);
+        std::memcpy(half + i * 128 + n * 4, &four, 4);
       }
     }
   }
@@ -104,9 +104,9 @@ void ReadRow(const WeightSpec& spec, const std::byte* packed, int64_t row, int64
   for (int64_t k = k0; k < k1; ++k) {
     const int64_t half = k / 32 % 2, i = k % 32;
     uint16_t header[2] = {0, 0};
-    for (int h = 0; h < layout.header_bytes / 2; ++h) std::memcpy(&header[h], block + h * 64 + half * 32 + n * 2, 2);
+    for (int h = 0; h < layout.header_bytes / 2; ++h) std::memcpy(&header[h], block + h * 128 + half * 64 + n * 2, 2);
     const int64_t piece = i / 4 % layout.quants;
-    int q = static_cast<int>(block[layout.scale_bytes + half * layout.half_bytes + piece * 64 + n * 4 + i % 4]);
+    int q = static_cast<int>(block[layout.scale_bytes + half * layout.half_bytes + piece * 128 + n * 4 + i % 4]);
     if (layout.quants == 4) q = i < 16 ? q & 15 : q >> 4;
     const float d = HalfToFloat(header[0]);
     y[k] = spec.dtype == DType::kQ4_1 ? d * q + HalfToFloat(header[1]) : d * (q - offset);

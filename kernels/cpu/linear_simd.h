@@ -112,13 +112,6 @@ ASSAY_INLINE VI DotQ8(VI acc, VI w, VI x) {
 }
 #endif
 
-// Weights come from memory in one forward stream, which the hardware's prefetchers lose at each 4 KiB page.
-ASSAY_INLINE void Prefetch(const std::byte* w, int bytes) {
-  constexpr int kAhead = 4096;
-  for (int i = 0; i < bytes; i += 64)
-    __builtin_prefetch(w + kAhead + i, 0, 3);
-}
-
 // ---- F32, F16, BF16 -------------------------------------------------------------------------------------------
 // A format says how NV vectors of rows x kCols columns are read and multiplied with MR rows of x.
 
@@ -224,15 +217,13 @@ ASSAY_INLINE void Finish(const GemmArgs& a, int64_t m, int64_t n, bool accumulat
 }
 
 template <class Format, int MR, int NV>
-void Tile(const GemmArgs& a, const std::byte* w, int64_t m, int64_t n, int64_t k0, int64_t k1, bool accumulate,
-          bool stream) {
+void Tile(const GemmArgs& a, const std::byte* w, int64_t m, int64_t n, int64_t k0, int64_t k1, bool accumulate) {
   constexpr int kStepBytes = kPanelRows * Format::kRowBytes;
   VF acc[MR][NV] = {};
   const typename Format::X* x = static_cast<const typename Format::X*>(a.x) + m * a.ldx + k0;
   w += k0 / Format::kCols * kStepBytes;
   int64_t k = k0;
   for (; k + Format::kCols <= k1; k += Format::kCols, x += Format::kCols, w += kStepBytes) {
-    if (stream) Prefetch(w, NV * kLanes * Format::kRowBytes);
     Format::template Step<false>(w, x, a.ldx, acc);
   }
   if constexpr (Format::kCols > 1) {
@@ -249,27 +240,27 @@ constexpr int TileVectors(int mr) {
 
 template <class Format, int MR>
 void TileRow(const GemmArgs& a, const std::byte* w, int64_t m, int64_t n, int64_t width, int64_t k0, int64_t k1,
-             bool accumulate, bool stream) {
+             bool accumulate) {
   constexpr int kNv = TileVectors(MR);
   int64_t done = 0;
   for (; done + kNv * kLanes <= width; done += kNv * kLanes) {
-    Tile<Format, MR, kNv>(a, w + done * Format::kRowBytes, m, n + done, k0, k1, accumulate, stream);
+    Tile<Format, MR, kNv>(a, w + done * Format::kRowBytes, m, n + done, k0, k1, accumulate);
   }
   if constexpr (kNv * kLanes > kPanelGrain) {
     static_assert(kNv * kLanes == 2 * kPanelGrain);
     if (done < width) {
-      Tile<Format, MR, kNv / 2>(a, w + done * Format::kRowBytes, m, n + done, k0, k1, accumulate, stream);
+      Tile<Format, MR, kNv / 2>(a, w + done * Format::kRowBytes, m, n + done, k0, k1, accumulate);
     }
   }
 }
 
 template <class Format, int MR = kMaxTile>
 void TileRows(int64_t mr, const GemmArgs& a, const std::byte* w, int64_t m, int64_t n, int64_t width, int64_t k0,
-              int64_t k1, bool accumulate, bool stream) {
+              int64_t k1, bool accumulate) {
   if (mr == MR) {
-    TileRow<Format, MR>(a, w, m, n, width, k0, k1, accumulate, stream);
+    TileRow<Format, MR>(a, w, m, n, width, k0, k1, accumulate);
   } else if constexpr (MR > 1) {
-    TileRows<Format, MR - 1>(mr, a, w, m, n, width, k0, k1, accumulate, stream);
+    TileRows<Format, MR - 1>(mr, a, w, m, n, width, k0, k1, accumulate);
   }
 }
 
@@ -290,7 +281,7 @@ void Gemm(const GemmArgs& a) {
       const int64_t k1 = k0 + chunk < a.k ? k0 + chunk : a.k;
       for (int64_t t = 0; t < tiles; ++t) {
         const int64_t m = rows * t / tiles, end = rows * (t + 1) / tiles;
-        TileRows<Format>(end - m, a, w, a.m0 + m, n, width, k0, k1, a.accumulate || k0 > 0, t == 0);
+        TileRows<Format>(end - m, a, w, a.m0 + m, n, width, k0, k1, a.accumulate || k0 > 0);
       }
       k0 = k1;
     } while (k0 < a.k);
@@ -301,26 +292,26 @@ void Gemm(const GemmArgs& a) {
 
 struct Q8_0Format {
   static constexpr bool kHasMin = false, kCorrect = !kSignedDot;
-  static constexpr int kScaleBytes = 64, kHalfBytes = 512;  // of 64 columns x 16 rows; of 32 columns
+  static constexpr int kScaleBytes = 128, kHalfBytes = 1024;  // of 64 columns x 32 rows; of 32 columns
   static constexpr int kOffset = 128;
   ASSAY_INLINE static VI Dot(VI acc, VI w, VI x) { return DotQ8(acc, w, x); }
-  // Vector v of 16 rows; out[j]: columns 4j..4j+3.
+  // Vector v of the rows; out[j]: columns 4j..4j+3.
   ASSAY_INLINE static void Unpack(const std::byte* half, int v, VI (&out)[8]) {
 #pragma GCC unroll 8
-    for (int j = 0; j < 8; ++j) out[j] = Load<VI>(half + j * 64 + v * kVectorBytes);
+    for (int j = 0; j < 8; ++j) out[j] = Load<VI>(half + j * 128 + v * kVectorBytes);
   }
 };
 
 template <bool kMin>
 struct Q4Format {
   static constexpr bool kHasMin = kMin, kCorrect = !kMin;
-  static constexpr int kScaleBytes = kMin ? 128 : 64, kHalfBytes = 256;
+  static constexpr int kScaleBytes = kMin ? 256 : 128, kHalfBytes = 512;
   static constexpr int kOffset = 8;
   ASSAY_INLINE static VI Dot(VI acc, VI w, VI x) { return Dot4(acc, w, x); }
   ASSAY_INLINE static void Unpack(const std::byte* half, int v, VI (&out)[8]) {
 #pragma GCC unroll 4
     for (int j = 0; j < 4; ++j) {
-      const VU q = Load<VU>(half + j * 64 + v * kVectorBytes);
+      const VU q = Load<VU>(half + j * 128 + v * kVectorBytes);
       out[j] = (VI)(q & 0x0f0f0f0f);
       out[j + 4] = (VI)((q >> 4) & 0x0f0f0f0f);
     }
@@ -328,50 +319,45 @@ struct Q4Format {
 };
 
 constexpr int kBlockVectors = kBlockRows / kLanes;
-// Panels and rows of x per tile: with AVX-512 a vector is a panel, and two share what is loaded of x.
-constexpr int kMaxBlockPanels = kVectorBytes == 64 ? 2 : 1;
+// Rows of x per tile, and vectors of weights that share what is loaded of x: as many as the registers hold.
 constexpr int kMaxBlockTile = kVectorBytes == 16 ? 2 : 4;
+constexpr int kGroup = kVectorBytes == 64 ? 2 : 1;
 
-template <class Format, int MR, int NP>
-void BlockTile(const GemmArgs& a, const std::byte* w, int64_t m, int64_t n, bool stream) {
-  constexpr int kBytes = Format::kScaleBytes + 2 * Format::kHalfBytes;
-  VF acc[MR][NP * kBlockVectors] = {};
+template <class Format, int MR>
+void BlockTile(const GemmArgs& a, const std::byte* w, int64_t m, int64_t n) {
+  VF acc[MR][kBlockVectors] = {};
   const int8_t* x = static_cast<const int8_t*>(a.x) + m * a.ldx;
   const BlockScale* xs = a.xs + m * a.ldxs;
-  for (int64_t k = 0; k < a.k; k += kBlockCols, w += kBytes) {
-#pragma GCC unroll 2
-    for (int p = 0; p < NP && stream; ++p) Prefetch(w + p * a.panel_bytes, kBytes);
+  for (int64_t k = 0; k < a.k; k += kBlockCols, w += Format::kScaleBytes + 2 * Format::kHalfBytes) {
 #pragma GCC unroll 2
     for (int half = 0; half < 2; ++half, x += 32, ++xs) {
-#pragma GCC unroll 4
-      for (int v = 0; v < kBlockVectors; ++v) {
-        VI q[NP][8];
-        VF d[NP], lowest[NP];
+#pragma GCC unroll 8
+      for (int v = 0; v < kBlockVectors; v += kGroup) {
+        VI q[kGroup][8];
+        VF d[kGroup], lowest[kGroup];
 #pragma GCC unroll 2
-        for (int p = 0; p < NP; ++p) {
-          const std::byte* const block = w + p * a.panel_bytes;
-          const std::byte* const scales = block + half * 32 + v * kLanes * 2;
-          Format::Unpack(block + Format::kScaleBytes + half * Format::kHalfBytes, v, q[p]);
-          d[p] = LoadF16(scales);
-          if constexpr (Format::kHasMin) lowest[p] = LoadF16(scales + 64);
+        for (int g = 0; g < kGroup; ++g) {
+          const std::byte* const scales = w + half * 64 + (v + g) * kLanes * 2;
+          Format::Unpack(w + Format::kScaleBytes + half * Format::kHalfBytes, v + g, q[g]);
+          d[g] = LoadF16(scales);
+          if constexpr (Format::kHasMin) lowest[g] = LoadF16(scales + 128);
         }
 #pragma GCC unroll 8
         for (int i = 0; i < MR; ++i) {
           const BlockScale& s = xs[i * a.ldxs];
-          VI sum[NP] = {};
+          VI sum[kGroup] = {};
 #pragma GCC unroll 2
-          for (int p = 0; p < NP && Format::kCorrect; ++p) sum[p] += s.correct;
+          for (int g = 0; g < kGroup && Format::kCorrect; ++g) sum[g] += s.correct;
 #pragma GCC unroll 8
           for (int j = 0; j < 8; ++j) {
             const VI four = VI{} + LoadI32(x + i * a.ldx + j * 4);
 #pragma GCC unroll 2
-            for (int p = 0; p < NP; ++p) sum[p] = Format::Dot(sum[p], q[p][j], four);
+            for (int g = 0; g < kGroup; ++g) sum[g] = Format::Dot(sum[g], q[g][j], four);
           }
 #pragma GCC unroll 2
-          for (int p = 0; p < NP; ++p) {
-            VF& to = acc[i][p * kBlockVectors + v];
-            to += __builtin_convertvector(sum[p], VF) * (d[p] * s.scale);
-            if constexpr (Format::kHasMin) to += lowest[p] * s.sum;
+          for (int g = 0; g < kGroup; ++g) {
+            acc[i][v + g] += __builtin_convertvector(sum[g], VF) * (d[g] * s.scale);
+            if constexpr (Format::kHasMin) acc[i][v + g] += lowest[g] * s.sum;
           }
         }
       }
@@ -380,31 +366,24 @@ void BlockTile(const GemmArgs& a, const std::byte* w, int64_t m, int64_t n, bool
   Finish(a, m, n, false, acc);
 }
 
-template <class Format, int NP, int MR = kMaxBlockTile>
-void BlockTiles(int64_t mr, const GemmArgs& a, const std::byte* w, int64_t m, int64_t n, bool stream) {
+template <class Format, int MR = kMaxBlockTile>
+void BlockTiles(int64_t mr, const GemmArgs& a, const std::byte* w, int64_t m, int64_t n) {
   if (mr == MR) {
-    BlockTile<Format, MR, NP>(a, w, m, n, stream);
+    BlockTile<Format, MR>(a, w, m, n);
   } else if constexpr (MR > 1) {
-    BlockTiles<Format, NP, MR - 1>(mr, a, w, m, n, stream);
-  }
-}
-
-template <class Format, int NP>
-void BlockRowsOfX(const GemmArgs& a, int64_t n) {
-  const int64_t rows = a.m1 - a.m0, tiles = (rows + kMaxBlockTile - 1) / kMaxBlockTile;
-  for (int64_t t = 0; t < tiles; ++t) {
-    const int64_t m = rows * t / tiles, end = rows * (t + 1) / tiles;
-    BlockTiles<Format, NP>(end - m, a, a.w + n / kBlockRows * a.panel_bytes, a.m0 + m, n, t == 0);
+    BlockTiles<Format, MR - 1>(mr, a, w, m, n);
   }
 }
 
 template <class Format>
 void BlockGemm(const GemmArgs& a) {
-  int64_t n = a.n0;
-  for (; n + kMaxBlockPanels * kBlockRows <= a.n1; n += kMaxBlockPanels * kBlockRows) {
-    BlockRowsOfX<Format, kMaxBlockPanels>(a, n);
+  const int64_t rows = a.m1 - a.m0, tiles = (rows + kMaxBlockTile - 1) / kMaxBlockTile;
+  for (int64_t n = a.n0; n < a.n1; n += kBlockRows) {
+    for (int64_t t = 0; t < tiles; ++t) {
+      const int64_t m = rows * t / tiles, end = rows * (t + 1) / tiles;
+      BlockTiles<Format>(end - m, a, a.w + n / kBlockRows * a.panel_bytes, a.m0 + m, n);
+    }
   }
-  for (; n < a.n1; n += kBlockRows) BlockRowsOfX<Format, 1>(a, n);
 }
 
 template <class Format>
@@ -417,10 +396,10 @@ void Dequantize(const std::byte* w, int64_t panel_bytes, int panels, int64_t k0,
     for (int64_t k = 0; k < count; k += 32, to += 32 * kPanelRows) {
       const int half = k / 32 % 2;
       for (int v = 0; v < kBlockVectors; ++v) {
-        const std::byte* const scales = block + half * 32 + v * kLanes * 2;
+        const std::byte* const scales = block + half * 64 + v * kLanes * 2;
         const VF d = LoadF16(scales);
         VF lowest = d * static_cast<float>(-Format::kOffset);
-        if constexpr (Format::kHasMin) lowest = LoadF16(scales + 64);
+        if constexpr (Format::kHasMin) lowest = LoadF16(scales + 128);
         VI q[8];
         Format::Unpack(block + Format::kScaleBytes + half * Format::kHalfBytes, v, q);
 #pragma GCC unroll 8
