@@ -76,6 +76,8 @@ struct OpsKernels {
   void (*convert)(DType from, const void* x, DType to, void* y, int64_t n);
   MaxAt (*max_at)(const float* x, int64_t n);                              // NaN counts as -inf
   double (*sum_exp)(const float* x, int64_t n, float max, float inverse);  // sum of exp((x - max) * inverse), NaN if any is
+  // Indices of the elements that are at least limit, ascending; returns how many.
+  int64_t (*find_at_least)(const float* x, int64_t n, float limit, int32_t* indices);
   uint64_t (*fold_bytes)(const void* x, int64_t bytes);                    // reads all, at full bandwidth
   void (*attend)(DType kv, const AttnItem& item);
 };

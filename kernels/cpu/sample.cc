@@ -85,14 +85,14 @@ struct SampleParams {
 int64_t Gather(const float* x, int64_t vocab, float limit, const MaxAt& most, float temperature, Candidate* out) {
   const OpsKernels& kernels = CurrentOpsKernels();
   int64_t n = 0;
+  int32_t found[kVocabGrain];
   for (int64_t begin = 0; begin < vocab; begin += kVocabGrain) {
-    const int64_t end = std::min(vocab, begin + kVocabGrain);
-    if (kernels.max_at(x + begin, end - begin).value < limit) continue;
-    for (int64_t i = begin; i < end; ++i) {
-      if (!(x[i] >= limit)) continue;
-      const double p =
-          x[i] == most.value ? 1.0 : std::exp((static_cast<double>(x[i]) - most.value) / static_cast<double>(temperature));
-      out[n++] = {p, x[i], static_cast<int32_t>(i)};
+    const float* block = x + begin;
+    const int64_t count = kernels.find_at_least(block, std::min(vocab - begin, kVocabGrain), limit, found);
+    for (int64_t i = 0; i < count; ++i) {
+      const float logit = block[found[i]];
+      const double distance = (static_cast<double>(logit) - most.value) / temperature;
+      out[n++] = {logit == most.value ? 1.0 : std::exp(distance), logit, static_cast<int32_t>(begin) + found[i]};
     }
   }
   return n;
@@ -103,17 +103,21 @@ int32_t Draw(const float* x, int64_t vocab, const MaxAt& most, const SampleParam
              Candidate* c) {
   const bool limited = params.top_k > 0 && params.top_k < vocab;
   // Few tokens hold nearly all the mass, so look near the maximum first, and further only if that is not enough.
-  constexpr double kReaches[] = {6, 12, 24, std::numeric_limits<double>::infinity()};
+  // A total of exp(d) needs tokens at distances d from the maximum at least, or exp(d) of them.
+  constexpr double kFar = 40;  // what lies beyond has no mass
+  double reach = total < std::exp(kFar) ? 1 + std::log(std::max(total, 1.0)) : kFar;
   constexpr double kMargin = 1 + 1e-6;  // `total` is a sum of f32 exponentials
   int64_t n = 0;
-  for (const double reach : kReaches) {
-    const float limit =
-        std::isinf(reach) ? -kInfinity : static_cast<float>(most.value - reach * params.temperature);
+  while (true) {
+    const bool all = !(reach < kFar);
+    const float limit = all ? -kInfinity : static_cast<float>(most.value - reach * params.temperature);
     n = Gather(x, vocab, limit, most, params.temperature, c);
     const double mass = MassOf(c, c + n);
-    if (std::isinf(reach)) {
+    if (all) {
       total = mass;
-    } else if (limited) {
+      break;
+    }
+    if (limited) {
       if (n >= params.top_k) break;
     } else if (params.top_p < 1) {
       if (mass >= params.top_p * total * kMargin) break;
@@ -122,6 +126,7 @@ int32_t Draw(const float* x, int64_t vocab, const MaxAt& most, const SampleParam
     } else if (mass > params.uniform * total * kMargin) {
       break;
     }
+    reach = 1.25 * reach + 0.5;
   }
   if (limited && n > params.top_k) {
     std::nth_element(c, c + params.top_k, c + n, Before);
