@@ -9,7 +9,7 @@
 #include "models/tokenizer/test_util.h"
 #include "runtime/core/error.h"
 
-namespace assay::testing {
+namespace assay::tokenizer_test {
 namespace {
 
 using Json = nlohmann::json;
@@ -36,7 +36,7 @@ Json Tiny() {
     "added_tokens": [{"id": 4, "content": "<s>", "special": true}],
     "normalizer": null,
     "pre_tokenizer": {"type": "Split", "pattern": {"Regex": " "}, "behavior": "Isolated"},
-    "post_processor": {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>"}}, {"Sequence": {"id": "A"}}],
+    "post_processor": {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>"}}, {"Sequence": {}}],
                        "special_tokens": {"<s>": {"ids": [4]}}},
     "decoder": {"type": "ByteLevel"},
     "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2, "<unk>": 3}, "merges": ["a b"], "unk_token": "<unk>"}
@@ -234,4 +234,4 @@ TEST(Regex, EmptyMatchesAndClasses) {
 }
 
 }  // namespace
-}  // namespace assay::testing
+}  // namespace assay::tokenizer_test

@@ -14,27 +14,27 @@ namespace {
 // GGUF names a byte-level tokenizer's text steps (tokenizer.ggml.pre) instead of writing them down.
 struct TextSteps {
   std::vector<std::string_view> names;
-  std::vector<std::string_view> patterns;  // each splits the pieces of the one before
+  std::vector<std::string> patterns;  // each splits the pieces of the one before
   bool nfc = false;
   bool whole_pieces = false;  // Bpe::Options::whole_pieces
   bool add_bos = false;       // unless the file says
 };
 
-#define GPT2_WORDS R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)"
 // Llama 3's and Qwen's, which differ only in how many digits go together.
-#define CL100K_WORDS(digits)                                         \
-  R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|)" digits \
-  R"(| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"
+std::string WordsWithDigits(const std::string& digits) {
+  return R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|)" + digits +
+         R"(| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+}
 
 const std::vector<TextSteps>& KnownTextSteps() {
   static const std::vector<TextSteps> steps = {
-      {.names = {"gpt-2"}, .patterns = {GPT2_WORDS}},
-      {.names = {"smollm"}, .patterns = {R"(\p{N})", GPT2_WORDS}},
+      {.names = {"gpt-2"}, .patterns = {kGpt2Words}},
+      {.names = {"smollm"}, .patterns = {R"(\p{N})", kGpt2Words}},
       {.names = {"llama-bpe", "llama3", "llama-v3"},
-       .patterns = {CL100K_WORDS(R"(\p{N}{1,3})")},
+       .patterns = {WordsWithDigits(R"(\p{N}{1,3})")},
        .whole_pieces = true,
        .add_bos = true},
-      {.names = {"qwen2", "deepseek-r1-qwen"}, .patterns = {CL100K_WORDS(R"(\p{N})")}, .nfc = true},
+      {.names = {"qwen2", "deepseek-r1-qwen"}, .patterns = {WordsWithDigits(R"(\p{N})")}, .nfc = true},
       {.names = {"tekken"},
        .patterns = {R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+)"
                     R"(|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*)"
@@ -49,7 +49,7 @@ const std::vector<TextSteps>& KnownTextSteps() {
        .patterns = {R"([\r\n])", R"(\s?\p{L}+)", R"(\s?\p{P}+)", R"([一-龥ࠀ-一가-퟿]+)", R"(\p{N})"}},
       // What llama.cpp takes for files that name no steps.
       {.names = {"default", ""},
-       .patterns = {R"([\p{P}\$\+<=>\^~\|]+)", GPT2_WORDS, R"(\p{N}+)", R"([0-9][0-9][0-9])"}},
+       .patterns = {R"([\p{P}\$\+<=>\^~\|]+)", kGpt2Words, R"(\p{N}+)", R"([0-9][0-9][0-9])"}},
   };
   return steps;
 }
@@ -112,7 +112,7 @@ TokenizerParts MakeByteLevel(const GgufFile& file, const std::vector<std::string
   if (file.Bool("tokenizer.ggml.add_space_prefix").value_or(false)) {
     parts.splitters.push_back(std::make_unique<AddSpaceSplitter>());
   }
-  for (const std::string_view pattern : steps.patterns) {
+  for (const std::string& pattern : steps.patterns) {
     parts.splitters.push_back(std::make_unique<RegexSplitter>(Regex(pattern), SplitBehavior::kIsolated));
   }
   parts.splitters.push_back(std::make_unique<ByteLevelSplitter>());

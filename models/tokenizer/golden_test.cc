@@ -5,7 +5,7 @@
 #include "models/tokenizer/stream_decoder.h"
 #include "models/tokenizer/test_util.h"
 
-namespace assay::testing {
+namespace assay::tokenizer_test {
 namespace {
 
 std::string Stream(const Tokenizer& tokenizer, const Ids& ids, bool skip_special) {
@@ -175,4 +175,4 @@ INSTANTIATE_TEST_SUITE_P(Tokenizer, LlamaCpp,
                          });
 
 }  // namespace
-}  // namespace assay::testing
+}  // namespace assay::tokenizer_test

@@ -8,7 +8,7 @@
 #include "models/tokenizer/test_util.h"
 #include "models/tokenizer/utf8.h"
 
-namespace assay::testing {
+namespace assay::tokenizer_test {
 namespace {
 
 nlohmann::json Synthetic(const std::string& name) {
@@ -145,4 +145,4 @@ TEST(Utf8, Nfc) {
 }
 
 }  // namespace
-}  // namespace assay::testing
+}  // namespace assay::tokenizer_test

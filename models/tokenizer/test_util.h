@@ -15,7 +15,7 @@
 
 #include "models/tokenizer/tokenizer.h"
 
-namespace assay::testing {
+namespace assay::tokenizer_test {
 
 using Ids = std::vector<int32_t>;
 
@@ -31,8 +31,8 @@ inline std::filesystem::path SharedDir(const std::string& inside) {
   return std::filesystem::exists(path) ? path : std::filesystem::path();
 }
 
-#define ASSAY_SHARED_OR_SKIP(variable, inside)                                \
-  const std::filesystem::path variable = ::assay::testing::SharedDir(inside); \
+#define ASSAY_SHARED_OR_SKIP(variable, inside)                                       \
+  const std::filesystem::path variable = ::assay::tokenizer_test::SharedDir(inside); \
   if (variable.empty()) GTEST_SKIP() << "set ASSAY_SHARED to a folder that has data/" << (inside)
 
 inline nlohmann::json ReadJson(const std::filesystem::path& path) {
@@ -151,4 +151,4 @@ inline GgufBuilder ToGguf(const nlohmann::json& json, const std::string& pre) {
   return gguf;
 }
 
-}  // namespace assay::testing
+}  // namespace assay::tokenizer_test

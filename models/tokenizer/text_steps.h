@@ -15,6 +15,9 @@ namespace assay {
 
 inline constexpr std::string_view kSpaceMark = "\xE2\x96\x81";  // ▁, SentencePiece's way to write a space
 
+// How GPT-2 splits a text into words.
+inline constexpr char kGpt2Words[] = R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
+
 // Where a stretch of text stands in the whole.
 struct Place {
   bool at_start = false;       // nothing came before

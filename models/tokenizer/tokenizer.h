@@ -17,7 +17,8 @@ class Tokenizer {
 
   // add_special: put the tokens (BOS...) around the text that the model's tokenizer puts there.
   // parse_special: recognise special tokens written out in the text ("<|im_start|>"); otherwise they are plain text.
-  // Any byte sequence is accepted, valid UTF-8 or not.
+  // Any byte sequence is accepted: what is not UTF-8 reads as U+FFFD, as in Python's errors="replace".
+  // Throws Error for a text of more than 512 MiB.
   virtual std::vector<int32_t> Encode(std::string_view text, bool add_special, bool parse_special) const = 0;
   // The bytes of one token; may be part of a UTF-8 sequence. Special tokens give their text. Empty for unknown ids.
   virtual std::string TokenBytes(int32_t id) const = 0;

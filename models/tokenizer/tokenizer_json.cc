@@ -15,8 +15,6 @@ using Json = nlohmann::json;
 constexpr int kMaxNesting = 8;  // of Sequence in Sequence; those in use have 1
 constexpr int kMaxDepth = 64;   // of JSON values
 
-constexpr char kGpt2Pattern[] = R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
-
 // A value of the file and where it stands: "pre_tokenizer.pretokenizers[1]".
 class Node {
  public:
@@ -134,7 +132,7 @@ void ReadSplitters(const Node& root, TokenizerParts* parts) {
     } else if (type == "ByteLevel") {
       if (node.Flag("add_prefix_space", true)) steps.push_back(std::make_unique<AddSpaceSplitter>());
       if (node.Flag("use_regex", true)) {
-        steps.push_back(std::make_unique<RegexSplitter>(Regex(kGpt2Pattern), SplitBehavior::kIsolated));
+        steps.push_back(std::make_unique<RegexSplitter>(Regex(kGpt2Words), SplitBehavior::kIsolated));
       }
       steps.push_back(std::make_unique<ByteLevelSplitter>());
     } else if (type == "Metaspace") {
