@@ -290,9 +290,8 @@ void LinearFor(const Isa& isa, const WeightSpec& spec, const View& x, const void
   std::byte* const ws = static_cast<std::byte*>(workspace);
   const bool onednn = plan.path == Path::kBf16Onednn || plan.path == Path::kBlockOnednn;
 
-  const int64_t n_grain = onednn || plan.path == Path::kBlockF32 ? kPanelRows
-                          : plan.path == Path::kBlockI8          ? kBlockRows
-                                                                 : kPanelGrain;
+  // Whole panels: half a panel is no forward stream, and took longer to read than a whole one.
+  const int64_t n_grain = plan.path == Path::kBlockI8 ? kBlockRows : kPanelRows;
   const Part part = PartOf(m, onednn ? kOnednnRows : 1, spec.rows, n_grain, team);
   GemmArgs a;
   a.x = x.data;

@@ -22,10 +22,9 @@
 
 namespace assay::cpu {
 
-constexpr int kPanelRows = 64;   // F32, F16, BF16
-constexpr int kPanelGrain = 32;  // ... which threads may share in halves
-constexpr int kBlockRows = 32;   // block types
-constexpr int kBlockCols = 64;   // two blocks of 32
+constexpr int kPanelRows = 64;  // F32, F16, BF16
+constexpr int kBlockRows = 32;  // block types
+constexpr int kBlockCols = 64;  // two blocks of 32
 
 // What goes with 32 values of x, quantised to x = scale * q.
 struct BlockScale {
@@ -45,7 +44,7 @@ struct GemmArgs {
   const float* bias = nullptr;  // may be nullptr
   float* y = nullptr;
   int64_t ldy = 0;
-  int64_t m0 = 0, m1 = 0, n0 = 0, n1 = 0;  // n0 is a multiple of the grain
+  int64_t m0 = 0, m1 = 0, n0 = 0, n1 = 0;  // n0 begins a panel
   int64_t k = 0;
   bool accumulate = false;  // add to y, without bias
 };

@@ -239,28 +239,20 @@ constexpr int TileVectors(int mr) {
 }
 
 template <class Format, int MR>
-void TileRow(const GemmArgs& a, const std::byte* w, int64_t m, int64_t n, int64_t width, int64_t k0, int64_t k1,
-             bool accumulate) {
+void TileRow(const GemmArgs& a, const std::byte* w, int64_t m, int64_t n, int64_t k0, int64_t k1, bool accumulate) {
   constexpr int kNv = TileVectors(MR);
-  int64_t done = 0;
-  for (; done + kNv * kLanes <= width; done += kNv * kLanes) {
+  for (int done = 0; done < kPanelRows && n + done < a.n1; done += kNv * kLanes) {
     Tile<Format, MR, kNv>(a, w + done * Format::kRowBytes, m, n + done, k0, k1, accumulate);
-  }
-  if constexpr (kNv * kLanes > kPanelGrain) {
-    static_assert(kNv * kLanes == 2 * kPanelGrain);
-    if (done < width) {
-      Tile<Format, MR, kNv / 2>(a, w + done * Format::kRowBytes, m, n + done, k0, k1, accumulate);
-    }
   }
 }
 
 template <class Format, int MR = kMaxTile>
-void TileRows(int64_t mr, const GemmArgs& a, const std::byte* w, int64_t m, int64_t n, int64_t width, int64_t k0,
-              int64_t k1, bool accumulate) {
+void TileRows(int64_t mr, const GemmArgs& a, const std::byte* w, int64_t m, int64_t n, int64_t k0, int64_t k1,
+              bool accumulate) {
   if (mr == MR) {
-    TileRow<Format, MR>(a, w, m, n, width, k0, k1, accumulate);
+    TileRow<Format, MR>(a, w, m, n, k0, k1, accumulate);
   } else if constexpr (MR > 1) {
-    TileRows<Format, MR - 1>(mr, a, w, m, n, width, k0, k1, accumulate);
+    TileRows<Format, MR - 1>(mr, a, w, m, n, k0, k1, accumulate);
   }
 }
 
@@ -270,18 +262,14 @@ void Gemm(const GemmArgs& a) {
   constexpr int64_t kChunkCols = 256 * 1024 / (kPanelRows * Format::kRowBytes / Format::kCols);
   const int64_t rows = a.m1 - a.m0, tiles = (rows + kMaxTile - 1) / kMaxTile;
   const int64_t chunk = tiles > 1 ? kChunkCols : a.k + 1;
-  int64_t next = 0;
-  for (int64_t n = a.n0; n < a.n1; n = next) {
-    next = n - n % kPanelRows + kPanelRows;
-    const int64_t left = (a.n1 - n + kPanelGrain - 1) / kPanelGrain * kPanelGrain;
-    const int64_t width = next - n < left ? next - n : left;
-    const std::byte* w = a.w + n / kPanelRows * a.panel_bytes + n % kPanelRows * Format::kRowBytes;
+  for (int64_t n = a.n0; n < a.n1; n += kPanelRows) {
+    const std::byte* const w = a.w + n / kPanelRows * a.panel_bytes;
     int64_t k0 = 0;
     do {
       const int64_t k1 = k0 + chunk < a.k ? k0 + chunk : a.k;
       for (int64_t t = 0; t < tiles; ++t) {
         const int64_t m = rows * t / tiles, end = rows * (t + 1) / tiles;
-        TileRows<Format>(end - m, a, w, a.m0 + m, n, width, k0, k1, a.accumulate || k0 > 0);
+        TileRows<Format>(end - m, a, w, a.m0 + m, n, k0, k1, a.accumulate || k0 > 0);
       }
       k0 = k1;
     } while (k0 < a.k);
@@ -442,21 +430,19 @@ void ToBf16(const ConvertArgs& a, int64_t begin, int64_t end) {
   }
 }
 
-// x = scale * q with |q| <= 127, per piece of 32. A NaN among them makes the scale, and so the result, NaN.
+// x = scale * q with |q| <= 127, per piece of 32. A NaN among them makes the scale, and so the result, NaN: as
+// integers, magnitudes compare as the floats do, with NaN above all. (Integers also let the compiler reduce in trees.)
 void QuantizePiece(const float* x, int32_t offset, int8_t* q, BlockScale* s) {
   constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer in the lowest bits
-  VF largest = {}, nan = {};
+  VI largest = {};
   for (int j = 0; j < 32; j += kLanes) {
-    const VF v = Load<VF>(x + j);
-    const VF magnitude = (VF)((VU)v & 0x7fffffff);
+    const VI magnitude = Load<VI>(x + j) & 0x7fffffff;
     largest = magnitude > largest ? magnitude : largest;
-    nan += v * 0.0f;
   }
-  float most = 0, poison = 0;
-  for (int j = 0; j < kLanes; ++j) {
-    most = largest[j] > most ? largest[j] : most;
-    poison += nan[j];
-  }
+  int32_t lanes[kLanes], most_bits = 0;
+  std::memcpy(lanes, &largest, sizeof(lanes));
+  for (const int32_t lane : lanes) most_bits = lane > most_bits ? lane : most_bits;
+  const float most = __builtin_bit_cast(float, most_bits);
   const bool tiny = most < 1e-30f;  // the inverse would overflow
   const float inverse = tiny ? 0.0f : 127.0f / most;
   VI total = {};
@@ -465,11 +451,12 @@ void QuantizePiece(const float* x, int32_t offset, int8_t* q, BlockScale* s) {
     total += i;
     Store(q + j, __builtin_convertvector(i, VQuarter));
   }
-  int32_t sum = 0;
-  for (int j = 0; j < kLanes; ++j) sum += total[j];
-  s->scale = (tiny ? 0.0f : most / 127.0f) + poison;
-  s->sum = s->scale * static_cast<float>(sum);
-  s->correct = static_cast<int32_t>(-static_cast<int64_t>(offset) * sum);
+  uint32_t sum = 0, terms[kLanes];
+  std::memcpy(terms, &total, sizeof(terms));
+  for (const uint32_t term : terms) sum += term;
+  s->scale = tiny ? 0.0f : most / 127.0f;
+  s->sum = s->scale * static_cast<float>(static_cast<int32_t>(sum));
+  s->correct = static_cast<int32_t>(-static_cast<uint32_t>(offset) * sum);
 }
 
 void Quantize(const ConvertArgs& a, int64_t begin, int64_t end) {
