@@ -96,8 +96,7 @@ assay_status DeviceCreate(int32_t index, const assay_device_options* options, as
     int threads = 1;
     if (index == kCpu) {
       cpu::CurrentIsa();  // refuses a malformed ASSAY_ISA here, not in a kernel
-      const int32_t asked =
-          options == nullptr ? 0 : ReadStruct<assay_device_options>(options, "options").threads;
+      const int32_t asked = options == nullptr ? 0 : ReadStruct<assay_device_options>(options, "options").threads;
       if (asked < 0 || asked > kMaxThreads) {
         Fail(ASSAY_ERR_INVALID, "%d threads were asked for; 0 (one per core) to %d are possible", asked, kMaxThreads);
       }
@@ -107,7 +106,9 @@ assay_status DeviceCreate(int32_t index, const assay_device_options* options, as
   });
 }
 
-void DeviceDestroy(assay_device device) { delete device; }
+void DeviceDestroy(assay_device device) {
+  delete device;
+}
 
 // --- Buffers
 
@@ -119,7 +120,9 @@ assay_status BufferCreate(assay_device device, uint64_t bytes, int32_t /*host_vi
   });
 }
 
-void BufferDestroy(assay_buffer buffer) { delete buffer; }
+void BufferDestroy(assay_buffer buffer) {
+  delete buffer;
+}
 
 assay_status BufferMap(assay_buffer buffer, void** address, assay_message* msg) {
   return Guard(msg, [&] { *NotNull(address, "address") = NotNull(buffer, "buffer")->data; });
@@ -144,7 +147,9 @@ assay_status StreamCreate(assay_device device, assay_stream* stream, assay_messa
   });
 }
 
-void StreamDestroy(assay_stream stream) { delete stream; }
+void StreamDestroy(assay_stream stream) {
+  delete stream;
+}
 
 void RefuseWhileRecording(assay_stream stream) {
   if (NotNull(stream, "stream")->recording) Fail(ASSAY_ERR_INVALID, "a plan is being recorded on this stream");
@@ -162,7 +167,9 @@ assay_status EventCreate(assay_device device, assay_event* event, assay_message*
   });
 }
 
-void EventDestroy(assay_event event) { delete event; }
+void EventDestroy(assay_event event) {
+  delete event;
+}
 
 assay_status EventRecord(assay_event event, assay_stream stream, assay_message* msg) {
   return Guard(msg, [&] {
@@ -249,8 +256,7 @@ cpu::WeightSpec ReadWeight(assay_device device, const assay_weight_desc* desc, u
   return spec;
 }
 
-assay_status WeightPackedSize(assay_device device, const assay_weight_desc* desc, uint64_t* bytes,
-                              assay_message* msg) {
+assay_status WeightPackedSize(assay_device device, const assay_weight_desc* desc, uint64_t* bytes, assay_message* msg) {
   return Guard(msg, [&] { ReadWeight(device, desc, NotNull(bytes, "bytes")); });
 }
 
@@ -344,7 +350,9 @@ assay_status PlanLaunch(assay_stream stream, assay_plan plan, const assay_host_l
   });
 }
 
-void PlanDestroy(assay_plan plan) { delete plan; }
+void PlanDestroy(assay_plan plan) {
+  delete plan;
+}
 
 void FillTable(const assay_host* host, assay_backend* backend) {
   if (NotNull(host, "host")->abi_version != ASSAY_ABI_VERSION) {

@@ -39,4 +39,6 @@ assay_buffer_s::assay_buffer_s(assay_device_s* owner, uint64_t size) : device(ow
   data = reinterpret_cast<char*>((address + alignment - 1) / alignment * alignment);
 }
 
-assay_buffer_s::~assay_buffer_s() { munmap(mapping_, mapping_bytes_); }
+assay_buffer_s::~assay_buffer_s() {
+  munmap(mapping_, mapping_bytes_);
+}

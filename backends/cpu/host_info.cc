@@ -44,7 +44,9 @@ std::vector<std::string> CgroupFolders(const std::string& controller) {
 }
 
 // The number in a file; nothing (false) if there is no file or it says "max".
-bool ReadNumber(const std::string& path, double* value) { return static_cast<bool>(std::ifstream(path) >> *value); }
+bool ReadNumber(const std::string& path, double* value) {
+  return static_cast<bool>(std::ifstream(path) >> *value);
+}
 
 double CpuQuota() {
   double quota = std::numeric_limits<double>::infinity();

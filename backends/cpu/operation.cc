@@ -104,9 +104,8 @@ class Binder {
     if (!resolve_) return w;
     const assay_tensor& t = *args_.in[i];
     const auto found = t.buffer->weights.find(t.offset);
-    if (found == t.buffer->weights.end() || found->second.dtype != spec->dtype ||
-        found->second.rows != spec->rows || found->second.cols != spec->cols ||
-        (!any_compute && found->second.compute != spec->compute)) {
+    if (found == t.buffer->weights.end() || found->second.dtype != spec->dtype || found->second.rows != spec->rows ||
+        found->second.cols != spec->cols || (!any_compute && found->second.compute != spec->compute)) {
       Fail(ASSAY_ERR_INVALID, "%s: %s is not what weight_pack put at offset %llu (dtype, rows, cols and compute)", op_,
            name, static_cast<unsigned long long>(t.offset));
     }
@@ -369,7 +368,8 @@ void BindSample(const Binder& b, Operation* o) {
   }
   o->out[0] = b.Out(0, "ids", 1, kIndex);
   b.Same(o->out[0].shape[0], o->in[0].shape[0], "the sequences of logits and ids");
-  b.Check(o->in[0].shape[1] > 0 && o->in[0].shape[1] <= INT32_MAX, ASSAY_ERR_INVALID, "the vocabulary is empty or huge");
+  b.Check(o->in[0].shape[1] > 0 && o->in[0].shape[1] <= INT32_MAX, ASSAY_ERR_INVALID,
+          "the vocabulary is empty or huge");
 }
 
 void BindLogprobs(const Binder& b, Operation* o) {
@@ -383,7 +383,8 @@ void BindLogprobs(const Binder& b, Operation* o) {
   b.Same(o->in[1].shape[0], rows, "the rows of targets and logits");
   b.Same(o->out[0].shape[0], rows, "the rows of target_logprob and logits");
   b.Same(o->out[1].ndim, o->out[2].ndim, "the presences of top_ids and top_logprobs");
-  b.Check(o->in[0].shape[1] > 0 && o->in[0].shape[1] <= INT32_MAX, ASSAY_ERR_INVALID, "the vocabulary is empty or huge");
+  b.Check(o->in[0].shape[1] > 0 && o->in[0].shape[1] <= INT32_MAX, ASSAY_ERR_INVALID,
+          "the vocabulary is empty or huge");
   if (o->out[1].ndim == 0) return;
   b.SameShape(o->out[1], o->out[2], "the shapes of top_ids and top_logprobs");
   b.Same(o->out[1].shape[0], rows, "the rows of top_ids and logits");

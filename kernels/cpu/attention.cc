@@ -13,10 +13,10 @@
 namespace assay::cpu {
 namespace {
 
-constexpr int64_t kKeysPerPart = 256;     // below, reading the keys takes less than a barrier
+constexpr int64_t kKeysPerPart = 256;  // below, reading the keys takes less than a barrier
 constexpr int64_t kMaxParts = 16;
-constexpr int64_t kMaxSplitTokens = 64;   // with more, there are heads enough for everyone without cutting
-constexpr int64_t kItemsPerMember = 4;    // fewer would leave members idle at the end
+constexpr int64_t kMaxSplitTokens = 64;  // with more, there are heads enough for everyone without cutting
+constexpr int64_t kItemsPerMember = 4;   // fewer would leave members idle at the end
 
 struct Sequence {
   int64_t first_row;  // of q
@@ -242,9 +242,8 @@ size_t AttnPagedWorkspace(int64_t tokens, int64_t heads, int64_t head_dim, int t
   return static_cast<size_t>(threads * AttnScratchFloats(head_dim) + partials) * sizeof(float);
 }
 
-void AttnPaged(const View& q, const View& k_cache, const View& v_cache, const View& block_table,
-               const View& q_offsets, const View& kv_lens, const View& y, const AttnAttr& attr, void* workspace,
-               const Team& team) {
+void AttnPaged(const View& q, const View& k_cache, const View& v_cache, const View& block_table, const View& q_offsets,
+               const View& kv_lens, const View& y, const AttnAttr& attr, void* workspace, const Team& team) {
   if (q.shape[0] == 0 || q.shape[1] == 0) return;
   Problem p{q, k_cache, v_cache, block_table, q_offsets, kv_lens, y, attr, 0, 0, 0, 0, team.size};
   p.kv_heads = k_cache.shape[attr.kv.layout == KvLayout::kHND ? 1 : 2];

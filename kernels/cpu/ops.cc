@@ -35,7 +35,9 @@ int64_t RowCount(const View& v) {
   for (int d = 0; d + 1 < v.ndim; ++d) rows *= v.shape[d];
   return rows;
 }
-int64_t RowLength(const View& v) { return v.ndim == 0 ? 1 : v.shape[v.ndim - 1]; }
+int64_t RowLength(const View& v) {
+  return v.ndim == 0 ? 1 : v.shape[v.ndim - 1];
+}
 char* Row(const View& v, int64_t row) {
   int64_t offset = 0;
   for (int d = v.ndim - 2; d >= 0; --d) {
@@ -44,7 +46,9 @@ char* Row(const View& v, int64_t row) {
   }
   return v.as<char>() + offset * ElementBytes(v.dtype);
 }
-float* RowF32(const View& v, int64_t row) { return reinterpret_cast<float*>(Row(v, row)); }
+float* RowF32(const View& v, int64_t row) {
+  return reinterpret_cast<float*>(Row(v, row));
+}
 
 // Calls body(row, begin, count) for this member's share of rows x columns, cut at multiples of kGrain columns.
 template <class Body>
@@ -196,13 +200,16 @@ void KvWritePaged(const View& k, const View& v, const View& slots, const View& k
       const CacheView& cache = caches[c];
       const int64_t at = slot / attr.block_size * cache.block_stride + head * cache.head_stride +
                          slot % attr.block_size * cache.token_stride;
-      kernels.convert(DType::kF32, sources[c]->as<float>() + token * sources[c]->stride[0] + head * sources[c]->stride[1],
+      kernels.convert(DType::kF32,
+                      sources[c]->as<float>() + token * sources[c]->stride[0] + head * sources[c]->stride[1],
                       cache.dtype, cache.data + at * ElementBytes(cache.dtype), dim);
     }
   }
 }
 
-size_t ProbeReadWorkspace(int threads) { return static_cast<size_t>(threads) * 64; }
+size_t ProbeReadWorkspace(int threads) {
+  return static_cast<size_t>(threads) * 64;
+}
 
 void ProbeRead(const View& x, const View& sink, void* workspace, const Team& team) {
   // One cache line per member.

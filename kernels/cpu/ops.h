@@ -28,9 +28,8 @@ void KvWritePaged(const View& k, const View& v, const View& slots, const View& k
 constexpr int64_t kMaxHeadDim = 512;  // of attn_paged, and of rope's rotary_dim
 // Scratch for AttnPaged: for teams of `threads` members, at most `tokens` query rows.
 size_t AttnPagedWorkspace(int64_t tokens, int64_t heads, int64_t head_dim, int threads);
-void AttnPaged(const View& q, const View& k_cache, const View& v_cache, const View& block_table,
-               const View& q_offsets, const View& kv_lens, const View& y, const AttnAttr& attr, void* workspace,
-               const Team& team);
+void AttnPaged(const View& q, const View& k_cache, const View& v_cache, const View& block_table, const View& q_offsets,
+               const View& kv_lens, const View& y, const AttnAttr& attr, void* workspace, const Team& team);
 // Scratch for Sample: [S, V] logits.
 size_t SampleWorkspace(int64_t sequences, int64_t vocab, int threads);
 void Sample(const View& logits, const View& temperature, const View& top_k, const View& top_p, const View& min_p,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Row and attention kernels for AVX2, FMA and F16C. Everything that this file defines lies in its own namespace, and headers
-// come before the change of target: no function compiled for these instructions can be picked by the linker elsewhere.
+// Row and attention kernels for AVX2, FMA and F16C. Everything that this file defines lies in its own namespace, and
+// headers come before the change of target: no function compiled for these instructions can be picked by the linker
+// elsewhere.
 #if defined(__x86_64__)
 #include <immintrin.h>
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Row and attention kernels for AVX-512 (F, BW, DQ, VL). Everything that this file defines lies in its own namespace, and headers
-// come before the change of target: no function compiled for these instructions can be picked by the linker elsewhere.
+// Row and attention kernels for AVX-512 (F, BW, DQ, VL). Everything that this file defines lies in its own namespace,
+// and headers come before the change of target: no function compiled for these instructions can be picked by the linker
+// elsewhere.
 #if defined(__x86_64__)
 #include <immintrin.h>
 
@@ -10,7 +11,8 @@
 #include "kernels/cpu/ops_kernels.h"
 
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"))), \
+                             apply_to = function)
 #else
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
 #endif

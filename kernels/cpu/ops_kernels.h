@@ -27,17 +27,17 @@ struct MaxAt {
 // What attention does at a time: one KV head of one sequence, some of its query rows, some of its keys.
 // Rows are (token, head of the group), head fastest, counted from the sequence's first query token.
 struct AttnItem {
-  const float* q;  // token 0, first head of the group
-  float* y;        // likewise
+  const float* q;                                                        // token 0, first head of the group
+  float* y;                                                              // likewise
   int64_t q_token_stride, q_head_stride, y_token_stride, y_head_stride;  // elements
   int64_t row_begin, row_end;
-  int64_t group;           // query heads per KV head
-  int64_t first_position;  // of the sequence's token 0
+  int64_t group;               // query heads per KV head
+  int64_t first_position;      // of the sequence's token 0
   int64_t key_begin, key_end;  // positions to visit; key_begin is a multiple of kAttnTile
   const void* k_cache;         // the KV head in block 0
   const void* v_cache;
   int64_t k_block_stride, k_token_stride, v_block_stride, v_token_stride;  // elements
-  const int32_t* blocks;  // the sequence's block table
+  const int32_t* blocks;                                                   // the sequence's block table
   int64_t block_size;
   int64_t dim;
   float scale;
@@ -47,19 +47,19 @@ struct AttnItem {
   float* scratch;  // AttnScratchFloats(dim)
 };
 
-constexpr int64_t kAttnTile = 64;      // keys scored at a time: the scores of a row stay in registers and L1
-constexpr int64_t kAttnMaxRows = 96;   // query rows that share a transposed tile of keys: 8 to 16 register tiles
-constexpr int64_t kAttnDotRows = 16;   // up to here a dot product per key beats transposing the keys
-constexpr int64_t kAttnMaxDim = 512;   // elements of a head
-constexpr int64_t kAttnPad = 16;       // rows in scratch are padded to the widest vector
+constexpr int64_t kAttnTile = 64;     // keys scored at a time: the scores of a row stay in registers and L1
+constexpr int64_t kAttnMaxRows = 96;  // query rows that share a transposed tile of keys: 8 to 16 register tiles
+constexpr int64_t kAttnDotRows = 16;  // up to here a dot product per key beats transposing the keys
+constexpr int64_t kAttnMaxDim = 512;  // elements of a head
+constexpr int64_t kAttnPad = 16;      // rows in scratch are padded to the widest vector
 inline int64_t AttnPadded(int64_t dim) {
   return (dim + kAttnPad - 1) / kAttnPad * kAttnPad;
 }
 inline int64_t AttnScratchFloats(int64_t dim) {
   const int64_t padded = AttnPadded(dim);
-  return 2 * kAttnMaxRows * padded      // queries, sums
-         + kAttnMaxRows * kAttnTile     // scores
-         + 2 * kAttnTile * padded       // keys (transposed), values
+  return 2 * kAttnMaxRows * padded       // queries, sums
+         + kAttnMaxRows * kAttnTile      // scores
+         + 2 * kAttnTile * padded        // keys (transposed), values
          + 2 * kAttnMaxRows + kAttnPad;  // maximum and weight of each row
 }
 
@@ -74,11 +74,12 @@ struct OpsKernels {
   void (*gelu_mul)(const float* gate, const float* up, float* y, int64_t n);
   void (*add_scale)(const float* a, const float* b, float* y, int64_t n, float alpha, float beta);  // b may be null
   void (*convert)(DType from, const void* x, DType to, void* y, int64_t n);
-  MaxAt (*max_at)(const float* x, int64_t n);                              // NaN counts as -inf
-  double (*sum_exp)(const float* x, int64_t n, float max, float inverse);  // sum of exp((x - max) * inverse), NaN if any is
+  MaxAt (*max_at)(const float* x, int64_t n);  // NaN counts as -inf
+  double (*sum_exp)(const float* x, int64_t n, float max,
+                    float inverse);  // sum of exp((x - max) * inverse), NaN if any is
   // Indices of the elements that are at least limit, ascending; returns how many.
   int64_t (*find_at_least)(const float* x, int64_t n, float limit, int32_t* indices);
-  uint64_t (*fold_bytes)(const void* x, int64_t bytes);                    // reads all, at full bandwidth
+  uint64_t (*fold_bytes)(const void* x, int64_t bytes);  // reads all, at full bandwidth
   void (*attend)(DType kv, const AttnItem& item);
 };
 

@@ -53,7 +53,9 @@ class Tensor {
     view_.data = bytes_.data();
     gap_ = view_.ndim > 1 ? gap : 0;
   }
-  Tensor(const Tensor& other) : view_(other.view_), bytes_(other.bytes_), gap_(other.gap_) { view_.data = bytes_.data(); }
+  Tensor(const Tensor& other) : view_(other.view_), bytes_(other.bytes_), gap_(other.gap_) {
+    view_.data = bytes_.data();
+  }
   Tensor& operator=(const Tensor&) = delete;
 
   const View& view() const { return view_; }
@@ -71,8 +73,8 @@ class Tensor {
     const int64_t used = view_.ndim > 1 ? row - gap_ : row;
     for (size_t i = 0; i < bytes_.size(); ++i) {
       const int64_t element = static_cast<int64_t>(i / width);
-      const bool inside = view_.ndim > 1 ? element / std::max<int64_t>(row, 1) < rows && element % row < used
-                                         : element < rows;
+      const bool inside =
+          view_.ndim > 1 ? element / std::max<int64_t>(row, 1) < rows && element % row < used : element < rows;
       if (!inside && bytes_[i] != kCanary) return false;
     }
     return true;
@@ -354,9 +356,8 @@ void CheckAttention(const AttnCase& c, int team_size) {
   const size_t bytes = AttnPagedWorkspace(tokens, c.kv_heads * c.group, c.dim, team_size);
   std::vector<uint8_t> workspace(bytes + 128, 0xff);  // NaN to begin with: nothing may be taken from an earlier use
   void* at = workspace.data() + (64 - reinterpret_cast<uintptr_t>(workspace.data()) % 64) % 64;
-  OnTeam(team_size, [&](const Team& team) {
-    AttnPaged(q, cache.k, cache.v, table, q_offsets, kv_lens, y, attr, at, team);
-  });
+  OnTeam(team_size,
+         [&](const Team& team) { AttnPaged(q, cache.k, cache.v, table, q_offsets, kv_lens, y, attr, at, team); });
   // The error of a score, a sum of dim products, enters its weight as a factor.
   ExpectNear(y, expected, 2e-6 + 3e-7 * std::sqrt(static_cast<double>(c.dim)), c.name);
   for (const uint8_t* p = static_cast<uint8_t*>(at) + bytes; p < workspace.data() + workspace.size(); ++p) {
@@ -442,17 +443,20 @@ TEST(Ops, SampleDrawsWhatTheSpecificationDraws) {
     int32_t top_k;
     float top_p, min_p;
   };
-  const Params params[] = {{0, 0, 1, 0},        {-1, 5, 0.5f, 0},  {1, 0, 1, 0},      {0.7f, 40, 1, 0},
-                           {0.7f, 1, 1, 0},     {1, 0, 0.9f, 0},   {2, 0, 0.3f, 0},   {1, 0, 1, 0.1f},
-                           {1, 50, 0.8f, 0.05f}, {100, 0, 1, 0},   {100, 0, 0.99f, 0}, {100, 3000, 0.5f, 0},
-                           {1e-6f, 0, 1, 0},    {1e-40f, 0, 1, 0}, {1, 0, 0, 0},       {1, 0, 1, 2},
-                           {1, 1 << 30, 1, 0},  {5, 0, 0.999f, 1e-3f}};
+  const Params params[] = {{0, 0, 1, 0},         {-1, 5, 0.5f, 0},     {1, 0, 1, 0},       {0.7f, 40, 1, 0},
+                           {0.7f, 1, 1, 0},      {1, 0, 0.9f, 0},      {2, 0, 0.3f, 0},    {1, 0, 1, 0.1f},
+                           {1, 50, 0.8f, 0.05f}, {100, 0, 1, 0},       {100, 0, 0.99f, 0}, {100, 3000, 0.5f, 0},
+                           {1e-6f, 0, 1, 0},     {1e-40f, 0, 1, 0},    {1, 0, 0, 0},       {1, 0, 1, 2},
+                           {1, 1 << 30, 1, 0},   {5, 0, 0.999f, 1e-3f}};
   for (const int64_t vocab : {1, 2, 100, 1024, 5000}) {
     for (const float spread : {0.0f, 1.0f, 4.0f}) {
       constexpr int64_t kRows = 18;
-      SampleInputs in{Normal(DType::kF32, {kRows, vocab}, 3, spread), Floats(std::vector<float>(kRows)),
-                      Ints(std::vector<int32_t>(kRows)),             Floats(std::vector<float>(kRows)),
-                      Floats(std::vector<float>(kRows)),             Tensor(DType::kI64, {kRows}),
+      SampleInputs in{Normal(DType::kF32, {kRows, vocab}, 3, spread),
+                      Floats(std::vector<float>(kRows)),
+                      Ints(std::vector<int32_t>(kRows)),
+                      Floats(std::vector<float>(kRows)),
+                      Floats(std::vector<float>(kRows)),
+                      Tensor(DType::kI64, {kRows}),
                       Ints(std::vector<int32_t>(kRows))};
       for (int round = 0; round < 5; ++round) {
         for (int64_t r = 0; r < kRows; ++r) {
@@ -483,8 +487,13 @@ TEST(Ops, SampleOfOddLogits) {
                             {-kInf, 1, -kInf, 1, -kInf, kNan}};
   std::memcpy(logits.data<float>(), rows, sizeof rows);
   for (const float temperature : {0.0f, 1.0f}) {
-    SampleInputs in{logits, Floats(std::vector<float>(5, temperature)), Ints({0, 0, 0, 0, 0}), Floats({1, 1, 1, 1, 1}),
-                    Floats({0, 0, 0, 0, 0}), Tensor(DType::kI64, {5}), Ints({3, 3, 3, 3, 3})};
+    SampleInputs in{logits,
+                    Floats(std::vector<float>(5, temperature)),
+                    Ints({0, 0, 0, 0, 0}),
+                    Floats({1, 1, 1, 1, 1}),
+                    Floats({0, 0, 0, 0, 0}),
+                    Tensor(DType::kI64, {5}),
+                    Ints({3, 3, 3, 3, 3})};
     for (int i = 0; i < 5; ++i) in.seed.data<int64_t>()[i] = i;
     const std::vector<int32_t> expected = RunSample(in, 0);
     for (const int team_size : kTeamSizes) EXPECT_EQ(RunSample(in, team_size), expected);
@@ -519,9 +528,8 @@ TEST(Ops, Logprobs) {
         }
         std::vector<char> memory(LogprobsWorkspace(4, vocab, team_size) + 64);
         void* workspace = memory.data() + (64 - reinterpret_cast<uintptr_t>(memory.data()) % 64) % 64;
-        OnTeam(team_size, [&](const Team& team) {
-          Logprobs(logits, targets, target, ids_view, values_view, workspace, team);
-        });
+        OnTeam(team_size,
+               [&](const Team& team) { Logprobs(logits, targets, target, ids_view, values_view, workspace, team); });
         ExpectNear(target, expected_target, 1e-6, "target");
         if (top == 0) continue;
         ExpectNear(values, expected_values, 1e-6, "top_logprobs");

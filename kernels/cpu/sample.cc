@@ -20,9 +20,13 @@ struct alignas(64) Partial {
   double sum;  // of exp relative to a maximum
 };
 
-size_t PartialBytes(int64_t rows, int threads) { return static_cast<size_t>(rows) * threads * sizeof(Partial); }
+size_t PartialBytes(int64_t rows, int threads) {
+  return static_cast<size_t>(rows) * threads * sizeof(Partial);
+}
 
-const float* LogitsRow(const View& logits, int64_t row) { return logits.as<const float>() + row * logits.stride[0]; }
+const float* LogitsRow(const View& logits, int64_t row) {
+  return logits.as<const float>() + row * logits.stride[0];
+}
 
 MaxAt RowMax(const Partial* parts, int members) {
   MaxAt best = parts[0].most;
@@ -99,8 +103,7 @@ int64_t Gather(const float* x, int64_t vocab, float limit, const MaxAt& most, fl
 }
 
 // total: of exp((x - max) / temperature) over the vocabulary; NaN if there are NaN or infinities.
-int32_t Draw(const float* x, int64_t vocab, const MaxAt& most, const SampleParams& params, double total,
-             Candidate* c) {
+int32_t Draw(const float* x, int64_t vocab, const MaxAt& most, const SampleParams& params, double total, Candidate* c) {
   const bool limited = params.top_k > 0 && params.top_k < vocab;
   // Few tokens hold nearly all the mass, so look near the maximum first, and further only if that is not enough.
   // A total of exp(d) needs tokens at distances d from the maximum at least, or exp(d) of them.
@@ -158,8 +161,8 @@ void Sample(const View& logits, const View& temperature, const View& top_k, cons
   const int64_t rows = logits.shape[0];
   const int64_t vocab = logits.shape[1];
   Partial* partials = static_cast<Partial*>(workspace);
-  Candidate* candidates = reinterpret_cast<Candidate*>(partials + rows * team.size) +
-                          static_cast<int64_t>(team.rank) * vocab;
+  Candidate* candidates =
+      reinterpret_cast<Candidate*>(partials + rows * team.size) + static_cast<int64_t>(team.rank) * vocab;
   const Share share = Split(vocab, kVocabGrain, team);
   bool all_greedy = true;
   for (int64_t r = 0; r < rows; ++r) {
@@ -186,10 +189,9 @@ void Sample(const View& logits, const View& temperature, const View& top_k, cons
     if (temperature.as<float>()[r] > 0 && most.value > -kInfinity) {
       double total = 0;
       for (int m = 0; m < team.size; ++m) total += parts[m].sum;
-      const SampleParams params = {temperature.as<float>()[r], top_k.as<int32_t>()[r], top_p.as<float>()[r],
-                                   min_p.as<float>()[r],
-                                   Uniform(static_cast<uint64_t>(seed.as<int64_t>()[r]),
-                                           static_cast<uint32_t>(step.as<int32_t>()[r]))};
+      const SampleParams params = {
+          temperature.as<float>()[r], top_k.as<int32_t>()[r], top_p.as<float>()[r], min_p.as<float>()[r],
+          Uniform(static_cast<uint64_t>(seed.as<int64_t>()[r]), static_cast<uint32_t>(step.as<int32_t>()[r]))};
       id = Draw(LogitsRow(logits, r), vocab, most, params, total, candidates);
     }
     ids.as<int32_t>()[r] = id;
@@ -220,7 +222,9 @@ void TopIds(const float* x, int64_t vocab, int32_t* ids, int64_t k) {
 
 }  // namespace
 
-size_t LogprobsWorkspace(int64_t rows, int64_t /*vocab*/, int threads) { return PartialBytes(rows, threads); }
+size_t LogprobsWorkspace(int64_t rows, int64_t /*vocab*/, int threads) {
+  return PartialBytes(rows, threads);
+}
 
 void Logprobs(const View& logits, const View& targets, const View& target_logprob, const View& top_ids,
               const View& top_logprobs, void* workspace, const Team& team) {

@@ -100,8 +100,8 @@ class Device {
   assay_status Enqueue(const Desc& desc, const std::vector<const assay_tensor*>& in,
                        const std::vector<const assay_tensor*>& out, assay_message* message = nullptr,
                        uint64_t workspace_bytes = kWorkspace) {
-    const assay_args args = {sizeof args, static_cast<uint32_t>(in.size()), static_cast<uint32_t>(out.size()), 0,
-                             in.data(), out.data()};
+    const assay_args args = {
+        sizeof args, static_cast<uint32_t>(in.size()), static_cast<uint32_t>(out.size()), 0, in.data(), out.data()};
     return Table().enqueue(stream, reinterpret_cast<const assay_op_desc*>(&desc), &args, workspace, 0, workspace_bytes,
                            nullptr, message);
   }
@@ -384,8 +384,8 @@ TEST(CpuBackend, SupportsSaysWhyNot) {
     std::vector<const assay_tensor*> ins, outs;
     for (const assay_tensor& t : in) ins.push_back(&t);
     for (const assay_tensor& t : out) outs.push_back(&t);
-    const assay_args args = {sizeof args, static_cast<uint32_t>(ins.size()), static_cast<uint32_t>(outs.size()), 0,
-                             ins.data(), outs.data()};
+    const assay_args args = {
+        sizeof args, static_cast<uint32_t>(ins.size()), static_cast<uint32_t>(outs.size()), 0, ins.data(), outs.data()};
     Message message;
     const assay_status status =
         Table().supports(d.device, reinterpret_cast<const assay_op_desc*>(&desc), &args, &message);
