@@ -3,8 +3,8 @@
 // The layout of a packed weight is a pure function of (WeightSpec, this machine's ISA): whoever holds dtype,
 // rows, cols and compute can read it. A weight is packed once and serves decode (few rows of x: weights are
 // streamed once at full bandwidth), prefill (many rows: dense GEMM) and embedding look-ups.
-// Limits. Few rows of x: memory; every packed byte is read once per call, and the stream is measured against a bare read
-// of the same memory. Many rows: arithmetic, measured against a loop of the same instruction. Measured on an AMD EPYC
+// Limits. Few rows of x: memory; every packed byte is read once per call, and the stream is measured against a
+// bare read of the same memory. Many rows: arithmetic, measured against a loop of the same instruction. Measured on an AMD EPYC
 // Zen 4, 2 cores (54 GB/s; f32 FMA 230, bf16 dot 460, i8 dot 915 GFLOP/s):
 //   M = 1, from DRAM   bf16 92..100 % from 1.7 MB per weight (77 % at 0.7 MB); q4_1 97 % at 18 MB, 80 % at 1.1 MB, 60 %
 //                      at 0.2 MB, where a call takes 6 us and its start and barrier show

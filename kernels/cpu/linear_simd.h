@@ -445,11 +445,11 @@ void QuantizePiece(const float* x, int32_t offset, int8_t* q, BlockScale* s) {
   const float most = __builtin_bit_cast(float, most_bits);
   const bool tiny = most < 1e-30f;  // the inverse would overflow
   const float inverse = tiny ? 0.0f : 127.0f / most;
-  VI total = {};
+  VU total = {};  // unsigned: a NaN's digits may overflow
   for (int j = 0; j < 32; j += kLanes) {
-    const VI i = (VI)(Load<VF>(x + j) * inverse + kMagic) - 0x4b400000;
+    const VU i = (VU)(Load<VF>(x + j) * inverse + kMagic) - 0x4b400000u;
     total += i;
-    Store(q + j, __builtin_convertvector(i, VQuarter));
+    Store(q + j, __builtin_convertvector((VI)i, VQuarter));
   }
   uint32_t sum = 0, terms[kLanes];
   std::memcpy(terms, &total, sizeof(terms));
