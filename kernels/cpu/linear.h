@@ -4,8 +4,8 @@
 // rows, cols and compute can read it. A weight is packed once and serves decode (few rows of x: weights are
 // streamed once at full bandwidth), prefill (many rows: dense GEMM) and embedding look-ups.
 // Limits. Few rows of x: memory; every packed byte is read once per call, and the stream is measured against a
-// bare read of the same memory. Many rows: arithmetic, measured against a loop of the same instruction. Measured on an AMD EPYC
-// Zen 4, 2 cores (54 GB/s; f32 FMA 230, bf16 dot 460, i8 dot 915 GFLOP/s):
+// bare read of the same memory. Many rows: arithmetic, measured against a loop of the same instruction. Measured on an
+// AMD EPYC Zen 4, 2 cores (54 GB/s; f32 FMA 230, bf16 dot 460, i8 dot 915 GFLOP/s):
 //   M = 1, from DRAM   bf16 92..100 % from 1.7 MB per weight (77 % at 0.7 MB); q4_1 97 % at 18 MB, 80 % at 1.1 MB, 60 %
 //                      at 0.2 MB, where a call takes 6 us and its start and barrier show
 //   M = 512            f32 88..97 %, bf16 83..90 % (oneDNN 2.6: the same), q8_0 and q4_1 50..60 %
@@ -40,7 +40,7 @@ void Embed(const WeightSpec& spec, const View& ids, const void* packed, const Vi
 // Scratch for Linear with at most m rows of x.
 size_t LinearWorkspace(const WeightSpec& spec, int64_t m, int threads);
 // x [M, K] f32 (rows may be strided), y [M, N] f32 (rows may be strided), bias [N] f32 or empty.
-void Linear(const WeightSpec& spec, const View& x, const void* packed, const View& bias, const View& y,
-            void* workspace, const Team& team);
+void Linear(const WeightSpec& spec, const View& x, const void* packed, const View& bias, const View& y, void* workspace,
+            const Team& team);
 
 }  // namespace assay::cpu
