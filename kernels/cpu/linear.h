@@ -6,8 +6,9 @@
 // Limits. Few rows of x: memory; every packed byte is read once per call, and the stream is measured against a
 // bare read of the same memory. Many rows: arithmetic, measured against a loop of the same instruction. Measured on an
 // AMD EPYC Zen 4, 2 cores (54 GB/s; f32 FMA 230, bf16 dot 460, i8 dot 915 GFLOP/s):
-//   M = 1, from DRAM   bf16 92..100 % from 1.7 MB per weight (77 % at 0.7 MB); q4_1 97 % at 18 MB, 80 % at 1.1 MB, 60 %
-//                      at 0.2 MB, where a call takes 6 us and its start and barrier show
+//   M = 1, from DRAM   bf16 93..99 % at 3072x576 and above, 84..88 % at 1.7 MB, 70 % at 0.7 MB (576x576);
+//                      q4_1 75..97 % at 49152x576, 68..80 % at 3072x576, 43..61 % at 576x576 (0.2 MB, 7 us a call):
+//                      between 30 GB/s, where it follows memory, and 54 GB/s it is bound by latency and start-up
 //   M = 512            f32 88..97 %, bf16 83..90 % (oneDNN 2.6: the same), q8_0 and q4_1 50..60 %
 // SPMD: see team.h. Activations are f32.
 #pragma once
