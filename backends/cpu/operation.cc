@@ -159,7 +159,8 @@ class Binder {
     if (t.buffer == nullptr) Fail(ASSAY_ERR_INVALID, "%s: %s has no buffer", op_, name);
     const int64_t width = StorageOf(dtype).bytes;
     const uint64_t bytes = t.buffer->bytes;
-    if (t.offset % width != 0) Fail(ASSAY_ERR_INVALID, "%s: the offset of %s is not aligned", op_, name);
+    const bool blocks = StorageOf(dtype).elements > 1;  // a packed weight: weight_pack has checked its place
+    if (!blocks && t.offset % width != 0) Fail(ASSAY_ERR_INVALID, "%s: the offset of %s is not aligned", op_, name);
     if (t.offset > bytes ||
         (!bounds_known && (overflow || static_cast<uint64_t>(last) >= (bytes - t.offset) / width))) {
       Fail(ASSAY_ERR_INVALID, "%s: %s reaches beyond its buffer of %llu bytes", op_, name,
