@@ -27,18 +27,6 @@ struct Options {
   bool json = false;
 };
 
-const char* StatusName(CaseStatus status) {
-  switch (status) {
-    case CaseStatus::kPassed:
-      return "passed";
-    case CaseStatus::kFailed:
-      return "FAILED";
-    case CaseStatus::kSkipped:
-      return "skipped";
-  }
-  return "unknown";
-}
-
 void PrintTest(const ConformReport& report) {
   bench::Table table({Align::kLeft, Align::kRight, Align::kRight, Align::kRight, Align::kRight});
   table.AddRow({"operation", "passed", "failed", "skipped", "worst error / tolerance"});
