@@ -165,7 +165,7 @@ std::vector<ConformCase> ParseCases(const std::vector<CaseFile>& files, const as
       std::vector<std::pair<std::string, std::string>> pairs;
       for (std::string word; words >> word;) {
         const size_t equals = word.find('=');
-        if (equals == 0 || equals + 1 >= word.size())
+        if (equals == std::string::npos || equals == 0 || equals + 1 == word.size())
           throw Error("conformance case " + where + ": '" + word + "' is not key=value");
         pairs.emplace_back(word.substr(0, equals), word.substr(equals + 1));
         if (pairs.back() == std::pair<std::string, std::string>("block", "device")) {

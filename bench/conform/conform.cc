@@ -192,6 +192,7 @@ class Runner {
       placements.emplace_back(subject_, stream_, problem);
       if (!Prepare(problem, placements.back(), report)) return;
       placements.back().Fill(0);
+      placements.back().ForgetContents();
     }
     for (Placement& placement : placements) placement.Enqueue(problem.call);
     stream_.Synchronize();

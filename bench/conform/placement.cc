@@ -113,6 +113,11 @@ void Placement::Fill(uint8_t poison) {
   }
 }
 
+void Placement::ForgetContents() {
+  stream_.Synchronize();
+  for (Place& place : places_) place.image = place.packed = {};
+}
+
 OpCall Placement::MakeCall(const ProblemCall& call) const {
   const auto view = [&](int i) -> const assay_tensor* {
     return i < 0 ? nullptr : &places_[static_cast<size_t>(i)].view;

@@ -18,6 +18,8 @@ class Placement {
 
   // Writes inputs, and `poison` everywhere else: outputs, guard zones, gaps between rows, workspace.
   void Fill(uint8_t poison);
+  // Frees the host's copies of the contents, which only Fetch needs.
+  void ForgetContents();
   // Enqueues; returns after the work was submitted.
   void Enqueue(const ProblemCall& call);
   // Through a recorded plan, if the device has them.

@@ -54,9 +54,9 @@ std::vector<uint8_t> Bytes(const std::vector<T>& values) {
 double UnitRoundoff(assay_dtype dtype) {
   switch (dtype) {
     case ASSAY_BF16:
-      return 0x1p-9;
+      return 0x1p-8;
     case ASSAY_F16:
-      return 0x1p-12;
+      return 0x1p-11;
     default:
       return 0x1p-24;
   }

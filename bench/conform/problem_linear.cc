@@ -47,7 +47,7 @@ double ProductTolerance(const float* x, const float* w, int64_t k, Rounding roun
   // Summing k products of random signs one by one in f32: the partial sums grow like sqrt(i), and the deviation of the
   // final error is u * |x| * |w| * 0.4. Twenty deviations; whoever sums in parts does better.
   double tolerance = 8 * kU * std::sqrt(xx * ww);
-  if (rounding == Rounding::kSixteenBits) tolerance += kSixDeviations * 0x1p-9 * std::sqrt(xw2);
+  if (rounding == Rounding::kSixteenBits) tolerance += kSixDeviations * UnitRoundoff(ASSAY_BF16) * std::sqrt(xw2);
   if (rounding == Rounding::kInt8Blocks) tolerance += kSixDeviations * std::sqrt(block_error2);
   return tolerance;
 }

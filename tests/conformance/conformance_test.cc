@@ -29,7 +29,10 @@ void ExpectConforms(const std::string& device, const std::string& filter) {
   options.filter = filter;
   const ConformReport report = RunConformance(OpenDevice(device), options, {});
   EXPECT_TRUE(report.passed()) << report.Count(CaseStatus::kFailed) << " cases failed:" << Failures(report);
-  EXPECT_GT(report.Count(CaseStatus::kPassed), 0);
+  // A composite may be refused as a whole.
+  if (filter != "^qk_norm_rope_kv_write ") {
+    EXPECT_GT(report.Count(CaseStatus::kPassed), 0);
+  }
 }
 
 // One test per operation, so that a failure names it and the runs share the machine's cores.
@@ -51,6 +54,7 @@ TEST(Conformance, TheReferencePassesItself) {
 // ------------------------------------------------------------------------------------------ wrong backends
 
 struct Fault {
+  friend void PrintTo(const Fault& fault, std::ostream* out) { *out << fault.name << " " << fault.filter; }
   const char* name;
   const char* filter;    // cases that must find it
   const char* evidence;  // in the detail of a failed case
@@ -93,6 +97,7 @@ const Fault kFaults[] = {
     {"past_the_end", "^(glu|add_rms_norm) .*gap=[35]", "written"},
     {"modified_input", "^(glu|add_rms_norm|linear) .*(cols=576|features=1537|n=192)", "an input was modified"},
     {"not_repeatable", "^(rms_norm|glu|linear|embed) .*(cols=576|features=1537|n=192)", "two runs differ"},
+    {"missing_row", "^glu .*tokens=[1235]$", "an element was not written"},
     {"no_rope", "^rope .*scaling=llama3", "required, refused: left out on purpose"},
 };
 INSTANTIATE_TEST_SUITE_P(Faults, BrokenBackend, testing::ValuesIn(kFaults),

@@ -16,7 +16,7 @@ namespace {
 namespace fs = std::filesystem;
 
 // Runs a command; its output is shown when it fails.
-void Run(const std::string& command, const fs::path& log) {
+void Command(const std::string& command, const fs::path& log) {
   const int status = std::system((command + " > '" + log.string() + "' 2>&1").c_str());
   std::ifstream in(log);
   std::stringstream text;
@@ -38,12 +38,13 @@ class ExamplePlugin : public testing::Test {
     const std::string prefix = (folder_ / "prefix").string(), build = (folder_ / "build").string();
     const std::string cmake = "'" ASSAY_CMAKE "' ";
     // The header's own rule: its folder's install script, which knows nothing of the other targets.
-    Run(cmake + "-DCMAKE_INSTALL_PREFIX='" + prefix + "' -P '" ASSAY_BINARY_DIR "/backends/api/cmake_install.cmake'",
+    Command(
+        cmake + "-DCMAKE_INSTALL_PREFIX='" + prefix + "' -P '" ASSAY_BINARY_DIR "/backends/api/cmake_install.cmake'",
         folder_ / "install.log");
-    Run(cmake + "-S '" ASSAY_SOURCE_DIR "/backends/example' -B '" + build +
-            "' -DCMAKE_CXX_COMPILER='" ASSAY_CXX "' -DCMAKE_PREFIX_PATH='" + prefix + "' " + options,
-        folder_ / "configure.log");
-    Run(cmake + "--build '" + build + "'", folder_ / "build.log");
+    Command(cmake + "-S '" ASSAY_SOURCE_DIR "/backends/example' -B '" + build +
+                "' -DCMAKE_CXX_COMPILER='" ASSAY_CXX "' -DCMAKE_PREFIX_PATH='" + prefix + "' " + options,
+            folder_ / "configure.log");
+    Command(cmake + "--build '" + build + "'", folder_ / "build.log");
     return build + "/libassay-example.so";
   }
   static std::shared_ptr<Device> Open(const std::string& path) {
