@@ -40,6 +40,7 @@ uint16_t ToF16(float f) {  // round to nearest even
   const float a = std::fabs(f);
   if (std::isnan(f)) return sign | 0x7e00;
   if (a >= 65520.0f) return sign | 0x7c00;
+  if (a == 0) return sign;
   int exponent;
   std::frexp(a, &exponent);                       // a = m * 2^exponent, m in [0.5, 1)
   const int unit = std::max(exponent - 11, -24);  // the last bit is worth 2^unit

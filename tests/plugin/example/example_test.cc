@@ -26,9 +26,10 @@ void Command(const std::string& command, const fs::path& log) {
 
 class ExamplePlugin : public testing::Test {
  protected:
-  // One folder per process and test: ctest runs them side by side.
+  // One folder per process (ctest runs tests side by side) and test (a library stays loaded under its path).
   void SetUp() override {
-    folder_ = fs::temp_directory_path() / ("assay-example-" + std::to_string(getpid()));
+    folder_ = fs::temp_directory_path() / ("assay-example-" + std::to_string(getpid()) + "-" +
+                                           testing::UnitTest::GetInstance()->current_test_info()->name());
     fs::remove_all(folder_);
     fs::create_directories(folder_);
   }
