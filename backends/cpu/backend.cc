@@ -60,9 +60,7 @@ assay_device_info Describe(int32_t index) {
   info.is_reference = reference;
   FillText(info.id, reference ? "ref" : "cpu");
   FillText(info.name, reference ? CpuName() + " (scalar reference)" : CpuName());
-  FillText(info.detail, reference ? "plain C++, sums in double"
-                                  : cpu::IsaName(cpu::CurrentIsa()) + ", " + std::to_string(threads) +
-                                        (threads == 1 ? " thread" : " threads"));
+  FillText(info.detail, reference ? "plain C++, sums in double" : cpu::IsaName(cpu::CurrentIsa()));
   info.memory_bytes = memory.total;
   info.memory_free = memory.available;
   info.compute_units = threads;

@@ -56,7 +56,7 @@ int RunDevices(bool json) {
   Json list = Json::array(), notes = Json::array();
   bench::Table table(
       {bench::Align::kLeft, bench::Align::kLeft, bench::Align::kLeft, bench::Align::kRight, bench::Align::kLeft});
-  table.AddRow({"device", "backend", "name", "memory", "detail"});
+  table.AddRow({"device", "backend", "name", "memory", "units", "detail"});
   std::string remarks;
   for (const FoundBackend& b : backends) {
     if (b.devices.empty()) {
@@ -67,7 +67,8 @@ int RunDevices(bool json) {
       const bool is_default = any && std::string(choice.info.id) == d.id;
       list.push_back(DeviceJson(d, b, any ? &choice : nullptr));
       table.AddRow({std::string(d.id) + (is_default ? " *" : ""), b.backend->name() + " (" + b.where + ")",
-                    bench::Printable(d.name), MemoryText(d.memory_bytes), bench::Printable(d.detail)});
+                    bench::Printable(d.name), MemoryText(d.memory_bytes), std::to_string(d.compute_units),
+                    bench::Printable(d.detail)});
     }
   }
   if (json) {
