@@ -54,8 +54,8 @@ int RunDevices(bool json) {
   }
   if (any) choice = ChooseDevice("");
   Json list = Json::array(), notes = Json::array();
-  bench::Table table(
-      {bench::Align::kLeft, bench::Align::kLeft, bench::Align::kLeft, bench::Align::kRight, bench::Align::kLeft});
+  bench::Table table({bench::Align::kLeft, bench::Align::kLeft, bench::Align::kLeft, bench::Align::kRight,
+                      bench::Align::kRight, bench::Align::kLeft});
   table.AddRow({"device", "backend", "name", "memory", "units", "detail"});
   std::string remarks;
   for (const FoundBackend& b : backends) {
