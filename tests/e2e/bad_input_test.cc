@@ -21,7 +21,7 @@ class BadInput : public testing::Test {
  protected:
   // `names`: a word that the line must contain, so that the reader knows where to look.
   void ExpectRefused(const Args& args, const std::string& names) {
-    const size_t before = folder_.Entries();
+    const size_t before = folder_.Files();
     const Outcome run = RunAssay(args, /*limit_s=*/60);
     std::string command;
     for (const std::string& arg : args) command += arg + " ";
@@ -31,7 +31,7 @@ class BadInput : public testing::Test {
     EXPECT_EQ(run.out, "");
     EXPECT_EQ(std::count(run.err.begin(), run.err.end(), '\n'), 1) << run.err;
     EXPECT_NE(run.err.find(names), std::string::npos) << run.err << "does not name " << names;
-    EXPECT_EQ(folder_.Entries(), before) << "it left a file";
+    EXPECT_EQ(folder_.Files(), before) << "it left a file";
   }
 
   Args Score(const std::string& model, const std::string& ids = "[5, 6, 7]") {
@@ -106,7 +106,7 @@ TEST_F(BadInput, Configuration) {
       {"num_key_value_heads", 3},
       {"vocab_size", 4000000000000},
       {"intermediate_size", 47},
-      {"rms_norm_eps", nullptr},
+      {"rms_norm_eps", "small"},
       {"rope_scaling", {{"rope_type", "nosuch"}, {"factor", 2.0}}}};
   for (const auto& [key, value] : changes) {
     std::ofstream(config) << good;

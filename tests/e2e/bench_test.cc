@@ -43,7 +43,7 @@ TEST(Bench, PrintsOneDocumentAndWritesTheSame) {
     const fs::path file = Results(folder.path())[0];
     EXPECT_EQ(ParseOne(ReadFile(file)), printed);
     EXPECT_TRUE(fs::exists(fs::path(file).replace_extension(".samples.jsonl")));
-    EXPECT_EQ(folder.Entries(), 2u) << "something temporary was left";
+    EXPECT_EQ(folder.Files(), 2u) << "something temporary was left";
 
     EXPECT_EQ(printed.at("schema"), "assay.result/1");
     EXPECT_EQ(printed.at("status"), "complete");

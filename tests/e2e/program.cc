@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
@@ -36,9 +37,10 @@ std::string TemporaryFolder::Write(const std::string& name, const std::string& t
   return file.string();
 }
 
-size_t TemporaryFolder::Entries() const {
+size_t TemporaryFolder::Files() const {
+  const fs::recursive_directory_iterator all(path_);
   return static_cast<size_t>(
-      std::distance(fs::recursive_directory_iterator(path_), fs::recursive_directory_iterator()));
+      std::count_if(begin(all), end(all), [](const auto& entry) { return !entry.is_directory(); }));
 }
 
 Program::Program(const std::vector<std::string>& args) {

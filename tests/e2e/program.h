@@ -21,7 +21,7 @@ class TemporaryFolder {
 
   const std::filesystem::path& path() const { return path_; }
   std::string Write(const std::string& name, const std::string& text) const;  // returns the file's path
-  size_t Entries() const;                                                     // files and folders in it
+  size_t Files() const;                                                       // in it and in the folders in it
 
  private:
   std::filesystem::path path_;
