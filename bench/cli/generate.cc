@@ -108,7 +108,7 @@ int RunGenerate(const GenerateOptions& o) {
   }
   auto engine = session.Load(options);
   const auto id = engine->Submit(std::move(request));
-  if (!id.ok()) throw Error(id.error());
+  if (!id.ok()) throw Error((o.has_prompt ? "--prompt" : o.token_ids) + ": " + id.error());
   Printer printer(tokenizer.get(), !o.json);
   while (!engine->idle()) {
     ThrowIfInterrupted();

@@ -60,6 +60,9 @@ int Main(int argc, char** argv) {
   } catch (const CLI::Success& e) {  // --help, --version
     return app.exit(e);
   } catch (const CLI::ParseError& e) {
+    if (app.get_subcommands().empty() && argv[1][0] != '-') {
+      return Fail("there is no command '" + std::string(argv[1]) + "'; see assay --help", 2);
+    }
     return Fail(std::string(e.what()) + "; see assay --help", 2);
   }
   const int code = run();

@@ -70,13 +70,21 @@ std::string Line(const RequestSample& sample) {
 }  // namespace
 
 void CheckWritable(const std::string& dir) {
-  std::error_code error;
+  // What is made for the check goes again: a run that fails before its first result leaves nothing behind.
+  std::vector<fs::path> made;
+  std::error_code error, ignored;
+  for (fs::path p = fs::absolute(dir, ignored); !p.empty() && !fs::exists(p, ignored); p = p.parent_path()) {
+    made.push_back(p);
+    if (p == p.parent_path()) break;
+  }
   fs::create_directories(dir, error);
-  if (std::error_code ignored; !fs::is_directory(dir, ignored))
-    Throw(dir, "make this folder", error ? error.value() : ENOTDIR);
-  // A whole block, because an empty file can still be made on a full disk.
-  AtomicFile probe(dir + "/.assay-write-check");
-  probe.Write(std::string(4096, ' '));
+  if (!fs::is_directory(dir, ignored)) Throw(dir, "make this folder", error ? error.value() : ENOTDIR);
+  {
+    // A whole block, because an empty file can still be made on a full disk.
+    AtomicFile probe(dir + "/.assay-write-check");
+    probe.Write(std::string(4096, ' '));
+  }
+  for (const fs::path& p : made) fs::remove(p, ignored);  // innermost first; only empty folders can go
 }
 
 AtomicFile::AtomicFile(std::string path)
@@ -128,6 +136,8 @@ ResultPaths PathsFor(const std::string& dir, const std::string& id) {
 }
 
 void WriteRun(const ResultPaths& paths, const RunResult& result, const std::vector<RequestSample>& samples) {
+  std::error_code ignored;  // opening the file reports it
+  fs::create_directories(fs::path(paths.samples).parent_path(), ignored);
   AtomicFile sample_file(paths.samples);
   for (const RequestSample& sample : samples) sample_file.Write(Line(sample));
   AtomicFile result_file(paths.result);

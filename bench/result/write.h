@@ -12,7 +12,7 @@
 
 namespace assay::bench {
 
-// Makes the folder `dir` (and its parents) and writes and removes a small file in it. Call it before anything
+// Makes the folder `dir` if need be, writes a small file in it, and removes what it made. Call it before anything
 // is measured: throws Error, naming the folder and the remedy, where a result could not be written afterwards.
 void CheckWritable(const std::string& dir);
 

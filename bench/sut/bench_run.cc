@@ -26,6 +26,10 @@ constexpr double kIdleS = 2.0;
 constexpr int64_t kStepTokens = 512;
 // Decode steps in the profiled run; each waits for the device after every operation, so few suffice.
 constexpr int64_t kProfileSteps = 16;
+// Which prompts are for what: the same trials measure the same prompts, however long the warm-up took.
+constexpr int64_t kGuardPromptIndex = 0;
+constexpr int64_t kTrialPrompts = 1;
+constexpr int64_t kWarmUpPrompts = int64_t{1} << 40;
 
 }  // namespace
 
@@ -98,10 +102,6 @@ void BenchRun::Probe() {
   l.flops_dtype = DTypeName(session_->weight_dtype());
 }
 
-std::vector<int32_t> BenchRun::NextPrompt(int64_t length) {
-  return prompts_->Prompt(next_prompt_++, length);
-}
-
 void BenchRun::WarmUpEngine() {
   engine_->executor().RecordPlan(std::min(options_.concurrency, options_.requests));
   WarmUp warm_up(kMinWarmUpS, kMaxWarmUpS);
@@ -109,13 +109,14 @@ void BenchRun::WarmUpEngine() {
   const auto elapsed = [&] { return std::chrono::duration<double>(Clock::now() - start).count(); };
   TrialSpec spec{options_.scenario, options_.isl, options_.osl, 1, options_.concurrency};
   if (options_.scenario == Scenario::kOffline) spec.requests = std::min(options_.requests, options_.concurrency);
+  int64_t next_warm_up = kWarmUpPrompts;
   // Whole requests, so that the prompt's path is warm too; the time of a decode step decides.
   do {
-    RunTrial(*engine_, spec, *prompts_, -1, next_prompt_, epoch_, [&](double s) {
+    RunTrial(*engine_, spec, *prompts_, -1, next_warm_up, epoch_, [&](double s) {
       warm_up.Add(s);
       Progress(fmt::format("warming up: {:.0f} s, {} decode steps", elapsed(), warm_up.steps()));
     });
-    next_prompt_ += spec.requests;
+    next_warm_up += spec.requests;
   } while (!warm_up.Done() && elapsed() < kMaxWarmUpS);
   const std::lock_guard lock(mutex_);
   result_.warm_up = WarmUpInfo{static_cast<int64_t>(warm_up.steps()), elapsed(), warm_up.Steady()};
@@ -125,10 +126,9 @@ void BenchRun::RunTrials() {
   const TrialSpec spec{options_.scenario, options_.isl, options_.osl, options_.requests, options_.concurrency};
   for (int64_t i = 0; i < options_.trials; ++i) {
     int64_t steps = 0;
-    TrialRecord record = RunTrial(*engine_, spec, *prompts_, i, next_prompt_, epoch_, [&](double) {
+    TrialRecord record = RunTrial(*engine_, spec, *prompts_, i, kTrialPrompts + i * spec.requests, epoch_, [&](double) {
       if (++steps % 8 == 0) Progress(fmt::format("trial {} of {}: decode step {}", i + 1, options_.trials, steps));
     });
-    next_prompt_ += spec.requests;
     const std::lock_guard lock(mutex_);
     result_.trials.push_back(record.trial);
     samples_.insert(samples_.end(), record.samples.begin(), record.samples.end());
@@ -144,7 +144,7 @@ void BenchRun::Profile() {
   const int64_t sequences = std::min(options_.concurrency, options_.requests);
   for (int64_t i = 0; i < sequences; ++i) {
     Request r;
-    r.prompt = NextPrompt(options_.isl);
+    r.prompt = prompts_->Prompt(kWarmUpPrompts + i, options_.isl);
     r.max_new_tokens = std::min(kProfileSteps, executor.options().max_context - options_.isl);
     const auto id = engine_->Submit(std::move(r));
     if (!id.ok()) throw Error("profiling: " + id.error());
@@ -205,7 +205,7 @@ void BenchRun::Execute() {
   WarmUpEngine();
   RunTrials();
   Profile();
-  const GuardRun guard = RunGuard(*engine_, NextPrompt(kGuardPrompt));
+  const GuardRun guard = RunGuard(*engine_, prompts_->Prompt(kGuardPromptIndex, kGuardPrompt));
   engine_.reset();
   Probe();
   Progress("checking the output against the reference");

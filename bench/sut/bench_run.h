@@ -55,7 +55,6 @@ class BenchRun {
   void Profile();
   void SummarizeLocked();
   ExecutorOptions EngineOptions() const;
-  std::vector<int32_t> NextPrompt(int64_t length);
   void Progress(const std::string& text) const {
     if (progress_) progress_(text);
   }
@@ -72,7 +71,6 @@ class BenchRun {
   std::unique_ptr<Sampler> sampler_;
   std::string no_meter_;
   std::optional<Window> idle_;
-  int64_t next_prompt_ = 0;
 
   std::mutex mutex_;  // guards what follows
   RunResult result_;

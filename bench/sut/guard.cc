@@ -20,12 +20,20 @@ std::unique_ptr<Sequence> RunOne(Engine& engine, Request request) {
   return std::move(engine.TakeFinished().back());
 }
 
-// Half a unit in the last place of a product's operand, relative to the largest operand of its group.
+// Unit roundoff of a product's operands.
 double OperandEpsilon(assay_dtype dtype, assay_dtype compute) {
   if (compute == ASSAY_F32 || dtype == ASSAY_F32) return std::ldexp(1.0, -24);
-  if (dtype == ASSAY_F16) return std::ldexp(1.0, -12);
-  if (dtype == ASSAY_BF16) return std::ldexp(1.0, -9);
-  return 1.0 / 254;  // activations in blocks of int8
+  if (dtype == ASSAY_F16) return std::ldexp(1.0, -11);
+  if (dtype == ASSAY_BF16) return std::ldexp(1.0, -8);
+  return 1.0 / 254;  // activations in blocks of int8: half a step of the largest
+}
+
+// Standard deviation of the logits, from the surprise of tokens drawn at random: for logits that are normal with
+// deviation s, the mean of -log p is log(vocab) + s^2 / 2.
+double LogitSpread(const std::vector<float>& logprobs_of_random_tokens, int64_t vocab) {
+  double surprise = 0;
+  for (const float v : logprobs_of_random_tokens) surprise -= v / static_cast<double>(logprobs_of_random_tokens.size());
+  return std::sqrt(std::max(1.0, 2.0 * (surprise - std::log(static_cast<double>(vocab)))));
 }
 
 }  // namespace
@@ -42,12 +50,12 @@ GuardRun RunGuard(Engine& engine, std::vector<int32_t> prompt) {
   return run;
 }
 
-double GuardTolerance(assay_dtype weight_dtype, assay_dtype compute, int64_t layers) {
-  // 8: several standard deviations of the walk, times the logits' spread. The KV cache rounds to bf16 unless all is
-  // f32, which keeps the floor at bf16's.
-  const bool strict = compute == ASSAY_F32;
-  const double epsilon = std::max(OperandEpsilon(weight_dtype, compute), strict ? 0.0 : std::ldexp(1.0, -9));
-  return std::max(8.0 * epsilon * std::sqrt(2.0 * static_cast<double>(layers)), 1e-3);
+double GuardTolerance(const ModelShape& shape, assay_dtype weight_dtype, assay_dtype compute, double spread) {
+  // The KV cache rounds to bf16 unless all is f32.
+  const double cache = compute == ASSAY_F32 ? 0.0 : std::ldexp(1.0, -8);
+  const double epsilon = std::max(OperandEpsilon(weight_dtype, compute), cache);
+  const double products = 4.0 * static_cast<double>(shape.layers) + 1.0;  // qkv, o, gate and up, down; the head
+  return std::max(4.0 * epsilon * std::sqrt(products) * spread, 1e-3);
 }
 
 Accuracy CheckGuard(Session& session, const GuardRun& run) {
@@ -55,9 +63,6 @@ Accuracy CheckGuard(Session& session, const GuardRun& run) {
   const DeviceChoice reference = ChooseDevice("ref");
   accuracy.reference = reference.info.id;
   accuracy.tokens = static_cast<int64_t>(run.logprobs.size());
-  const assay_dtype compute = session.dtypes().compute;
-  accuracy.tolerance = GuardTolerance(session.weight_dtype(), compute, session.config().layers);
-
   ExecutorOptions options;
   options.max_tokens = static_cast<int64_t>(run.tokens.size());
   options.max_seqs = 1;
@@ -70,6 +75,10 @@ Accuracy CheckGuard(Session& session, const GuardRun& run) {
   const auto sequence = RunOne(*engine, std::move(request));
 
   const size_t first = run.tokens.size() - run.logprobs.size();
+  const std::vector<float> random(sequence->prompt_logprobs.begin(),
+                                  sequence->prompt_logprobs.begin() + static_cast<ptrdiff_t>(first) - 1);
+  accuracy.tolerance = GuardTolerance(engine->executor().model().shape(), session.weight_dtype(),
+                                      session.dtypes().compute, LogitSpread(random, session.config().vocab));
   double worst = 0;
   for (size_t i = 0; i < run.logprobs.size(); ++i) {
     const double error = std::abs(static_cast<double>(run.logprobs[i]) - sequence->prompt_logprobs[first - 1 + i]);

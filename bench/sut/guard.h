@@ -22,10 +22,10 @@ struct GuardRun {
 // Runs on the engine under test, which must be idle and allow log-probabilities of sampled tokens.
 GuardRun RunGuard(Engine& engine, std::vector<int32_t> prompt);
 
-// The largest difference of a log-probability that rounding explains: each matrix product on the way rounds its
-// operands to the compute dtype, errors of 2 * layers products add up as a random walk, and logits spread over several
-// units.
-double GuardTolerance(assay_dtype weight_dtype, assay_dtype compute, int64_t layers);
+// The largest difference of a log-probability that rounding explains. Each matrix product rounds its operands to the
+// compute dtype, which moves its result by about epsilon of its own spread; the errors of all products on the way add
+// up as a random walk, and reach the logits in proportion to their spread. Times 4: standard deviations.
+double GuardTolerance(const ModelShape& shape, assay_dtype weight_dtype, assay_dtype compute, double spread);
 
 // Scores run.tokens on the reference device and compares.
 Accuracy CheckGuard(Session& session, const GuardRun& run);
