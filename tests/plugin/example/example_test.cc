@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Builds backends/example as a vendor would: install the header, configure and build out of tree, load by path.
 #include <gtest/gtest.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -53,6 +54,20 @@ class ExamplePlugin : public testing::Test {
     return Device::Open(choice.backend, choice.index, 0);
   }
 
+  // Runs the program and gives its exit code; what it printed is in folder_ / "out" and "err".
+  int RunAssay(const std::string& arguments) const {
+    const int status = std::system(("'" ASSAY_PROGRAM "' " + arguments + " > '" + (folder_ / "out").string() +
+                                    "' 2> '" + (folder_ / "err").string() + "'")
+                                       .c_str());
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+  }
+  std::string Text(const std::string& name) const {
+    std::ifstream in(folder_ / name);
+    std::stringstream text;
+    text << in.rdbuf();
+    return text.str();
+  }
+
   fs::path folder_;
 };
 
@@ -65,6 +80,39 @@ TEST_F(ExamplePlugin, BuiltOutOfTreeItConforms) {
   }
   EXPECT_EQ(report.backend, "example");
   EXPECT_GT(report.Count(CaseStatus::kPassed), 500);
+}
+
+TEST_F(ExamplePlugin, GeneratesTheTokensOfTheCpuBackend) {
+  const std::string path = Build("");
+  if (HasFatalFailure()) return;
+  const std::string ids = (folder_ / "ids.json").string();
+  std::ofstream(ids) << "[1, 5, 9, 13, 2, 7, 40, 41, 3, 8]";
+  // One of each: bias and tied head, QK norm, packed block weights with interleaved rope, rope scaling and its window.
+  for (const std::string model : {"qwen2-tied", "qwen3", "gguf-llama-q4_1.gguf", "llama-yarn", "mistral-window"}) {
+    SCOPED_TRACE(model);
+    std::string text[2];
+    for (const bool plugin : {false, true}) {
+      ASSERT_EQ(RunAssay("generate --model '" ASSAY_SOURCE_DIR "/tests/data/checkpoints/" + model + "' --token-ids '" +
+                         ids + "' -n 24 --ignore-eos --dtype f32 --json --device '" + (plugin ? path : "cpu") + "'"),
+                0)
+          << Text("err");
+      text[plugin] = Text("out");
+    }
+    EXPECT_NE(text[0].find("token_ids"), std::string::npos);
+    EXPECT_EQ(text[0], text[1]);
+  }
+}
+
+TEST_F(ExamplePlugin, BenchRefusesAtLoadWhatItLacks) {
+  const std::string path = Build("-DEXAMPLE_WITHOUT_OP=" + std::to_string(ASSAY_OP_GLU));
+  if (HasFatalFailure()) return;
+  const fs::path results = folder_ / "results";
+  EXPECT_EQ(RunAssay("bench --model '" ASSAY_SOURCE_DIR "/tests/data/checkpoints/llama-mha' --device '" + path +
+                     "' --isl 8 --osl 4 --out '" + results.string() + "'"),
+            2);
+  EXPECT_NE(Text("err").find("'glu'"), std::string::npos) << Text("err");
+  EXPECT_EQ(Text("out"), "");
+  EXPECT_FALSE(fs::exists(results));
 }
 
 TEST_F(ExamplePlugin, AnOperationLeftOutIsMissed) {
