@@ -22,6 +22,7 @@ constexpr double kMinWarmUpS = 2.0;
 constexpr double kMaxWarmUpS = 20.0;
 constexpr double kProbeS = 0.7;
 constexpr double kIdleS = 2.0;
+constexpr uint64_t kReadAheadBytes = 1ull << 30;
 // Tokens per step while prompts are run: large enough for dense products, small enough to keep activations small.
 constexpr int64_t kStepTokens = 512;
 // Decode steps in the profiled run; each waits for the device after every operation, so few suffice.
@@ -196,6 +197,14 @@ void BenchRun::Execute() {
       std::this_thread::sleep_for(std::chrono::duration<double>(kIdleS / 20));
     }
     idle_ = Window{begin, NowSeconds()};
+  }
+  // Damaged values are refused now, not after seconds of probing; to read a larger file would take those seconds.
+  Checkpoint& checkpoint = session_->checkpoint();
+  if (!checkpoint.synthetic() && checkpoint.file_bytes() <= kReadAheadBytes) {
+    for (const TensorInfo& tensor : checkpoint.tensors()) {
+      checkpoint.Data(tensor);
+      checkpoint.Release(tensor);
+    }
   }
   // Before the model is loaded and again after it is gone: the probe's buffer and the weights are never there together,
   // and a neighbour who is busy at one end of the run does not lower the limit.
