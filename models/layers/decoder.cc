@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "models/layers/decoder.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "runtime/core/dtype.h"
@@ -46,18 +47,17 @@ Decoder::Decoder(std::shared_ptr<Device> device, Checkpoint* checkpoint, const D
   }
   FillShape();
   AllocateActivations();
+  // One buffer for all weights: many small ones would not lie on huge pages, and reading them would be slower.
+  layers_offset_ = loader_.OuterBytes();
+  uint64_t largest = 0;
+  for (int64_t i = 0; i < config_.layers; ++i) largest = std::max(largest, loader_.LayerBytes(i));
+  weights_ = Buffer(device, options.stream_layers ? layers_offset_ + largest : loader_.TotalBytes(), false);
   // The largest tensors first: while they are converted and packed, nothing else takes memory yet.
-  outer_buffer_ = Buffer(device, loader_.OuterBytes(), false);
-  outer_ = loader_.LoadOuter(&outer_buffer_);
-  if (options.stream_layers) {
-    uint64_t largest = 0;
-    for (int64_t i = 0; i < config_.layers; ++i) largest = std::max(largest, loader_.LayerBytes(i));
-    layer_buffers_.emplace_back(device, largest, false);
-    return;
-  }
-  for (int64_t i = 0; i < config_.layers; ++i) {
-    layer_buffers_.emplace_back(device, loader_.LayerBytes(i), false);
-    layers_.push_back(loader_.LoadLayer(i, &layer_buffers_.back()));
+  outer_ = loader_.LoadOuter({&weights_, 0});
+  uint64_t offset = layers_offset_;
+  for (int64_t i = 0; i < config_.layers && !options.stream_layers; ++i) {
+    layers_.push_back(loader_.LoadLayer(i, {&weights_, offset}));
+    offset += loader_.LayerBytes(i);
   }
 }
 
@@ -147,7 +147,7 @@ void Decoder::Forward(Ops& ops, const StepTensors& step, const KvCache& kv, cons
     if (options_.stream_layers) {
       ThrowIfInterrupted();
       ops.stream().Synchronize();  // the layer before is still being read until here
-      streamed = loader_.LoadLayer(i, ops.mode() == Ops::Mode::kCheck ? nullptr : &layer_buffers_[0]);
+      streamed = loader_.LoadLayer(i, {ops.mode() == Ops::Mode::kCheck ? nullptr : &weights_, layers_offset_});
     }
     const LayerWeights& w = options_.stream_layers ? streamed : layers_[i];
     if (i == 0) {

@@ -52,8 +52,9 @@ class Decoder : public Model {
   DecoderOptions options_;
   WeightLoader loader_;
   ModelShape shape_;
-  Buffer outer_buffer_, activation_buffer_;
-  std::vector<Buffer> layer_buffers_;  // one per layer, or just one if layers are streamed
+  Buffer weights_;  // all of them, or what lies outside the layers and room for one layer if they are streamed
+  uint64_t layers_offset_ = 0;  // where in it the layers begin
+  Buffer activation_buffer_;
   OuterWeights outer_;
   std::vector<LayerWeights> layers_;  // empty if layers are streamed
   Activations activations_;           // at their largest

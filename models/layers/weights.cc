@@ -63,20 +63,26 @@ DTypeChoice ChooseDTypes(const std::string& name, const assay_device_info& info)
 WeightLoader::WeightLoader(std::shared_ptr<Device> device, Checkpoint* checkpoint, const DTypeChoice& dtypes)
     : device_(std::move(device)), checkpoint_(checkpoint), dtypes_(dtypes) {}
 
-void WeightLoader::Begin(const Buffer* buffer) {
-  buffer_ = buffer;
-  offset_ = 0;
+void WeightLoader::Begin(const Place& at) {
+  ASSAY_CHECK(at.offset % kPlaceAlignment == 0);
+  buffer_ = at.buffer;
+  begin_ = offset_ = at.offset;
   matrix_bytes_ = 0;
 }
 
+// Bytes placed since Begin.
+uint64_t WeightLoader::End() const {
+  return (offset_ - begin_ + kPlaceAlignment - 1) / kPlaceAlignment * kPlaceAlignment;
+}
+
 uint64_t WeightLoader::LayerBytes(int64_t layer) {
-  LoadLayer(layer, nullptr);
-  return offset_;
+  LoadLayer(layer, {});
+  return End();
 }
 
 uint64_t WeightLoader::OuterBytes() {
-  LoadOuter(nullptr);
-  return offset_;
+  LoadOuter({});
+  return End();
 }
 
 uint64_t WeightLoader::TotalBytes() {
@@ -87,10 +93,10 @@ uint64_t WeightLoader::TotalBytes() {
 
 uint64_t WeightLoader::StepBytes() {
   uint64_t total = 0;
-  LoadOuter(nullptr);
+  LoadOuter({});
   total += matrix_bytes_;
   for (int64_t i = 0; i < checkpoint_->config().layers; ++i) {
-    LoadLayer(i, nullptr);
+    LoadLayer(i, {});
     total += matrix_bytes_;
   }
   return total;
@@ -131,7 +137,7 @@ assay_dtype WeightLoader::TargetDType(const TensorInfo& info, assay_dtype wanted
   return target;
 }
 
-uint64_t WeightLoader::Place(uint64_t bytes, uint64_t alignment) {
+uint64_t WeightLoader::Reserve(uint64_t bytes, uint64_t alignment) {
   alignment = std::max<uint64_t>(alignment, 1);
   const uint64_t at = (offset_ + alignment - 1) / alignment * alignment;
   offset_ = at + bytes;
@@ -142,7 +148,7 @@ Tensor WeightLoader::LoadVector(const std::string& name) {
   const TensorInfo& info = Need(name);
   const int64_t n = info.shape[0];
   const uint64_t bytes = static_cast<uint64_t>(n) * sizeof(float);
-  const uint64_t at = Place(bytes, device_->info().buffer_alignment);
+  const uint64_t at = Reserve(bytes, device_->info().buffer_alignment);
   if (buffer_) {
     std::vector<float> values(n);
     ConvertElements(info.dtype, checkpoint_->Data(info), ASSAY_F32, values.data(), n);
@@ -157,7 +163,7 @@ Tensor WeightLoader::LoadVector(const std::string& name) {
 std::optional<Tensor> WeightLoader::LoadBias(const std::vector<Source>& sources, int64_t rows) {
   if (std::all_of(sources.begin(), sources.end(), [](const Source& s) { return s.bias.empty(); })) return std::nullopt;
   const uint64_t bytes = static_cast<uint64_t>(rows) * sizeof(float);
-  const uint64_t at = Place(bytes, device_->info().buffer_alignment);
+  const uint64_t at = Reserve(bytes, device_->info().buffer_alignment);
   if (buffer_) {
     std::vector<float> values;
     for (const Source& s : sources) {
@@ -205,7 +211,7 @@ LinearWeights::Part WeightLoader::LoadPart(const std::vector<Source>& sources, a
   for (const Source& s : sources) desc.rows += Need(s.weight).shape[0];
 
   const uint64_t bytes = device_->PackedBytes(desc);
-  const uint64_t at = Place(bytes, device_->info().weight_alignment);
+  const uint64_t at = Reserve(bytes, device_->info().weight_alignment);
   if (usage & ASSAY_WEIGHT_LINEAR) matrix_bytes_ += bytes;
   if (buffer_) Pack(sources, desc, at);
   LinearWeights::Part part;
@@ -230,8 +236,8 @@ LinearWeights WeightLoader::LoadLinear(const std::vector<Source>& sources, uint3
   return weights;
 }
 
-LayerWeights WeightLoader::LoadLayer(int64_t layer, const Buffer* buffer) {
-  Begin(buffer);
+LayerWeights WeightLoader::LoadLayer(int64_t layer, const Place& at) {
+  Begin(at);
   const ModelConfig& c = checkpoint_->config();
   const std::string p = "model.layers." + std::to_string(layer) + ".";
   const auto source = [&](const std::string& name, bool bias) {
@@ -255,8 +261,8 @@ LayerWeights WeightLoader::LoadLayer(int64_t layer, const Buffer* buffer) {
   return w;
 }
 
-OuterWeights WeightLoader::LoadOuter(const Buffer* buffer) {
-  Begin(buffer);
+OuterWeights WeightLoader::LoadOuter(const Place& at) {
+  Begin(at);
   const ModelConfig& c = checkpoint_->config();
   OuterWeights w;
   const uint32_t usage = c.tied_embeddings ? ASSAY_WEIGHT_LINEAR | ASSAY_WEIGHT_EMBED : ASSAY_WEIGHT_EMBED;

@@ -53,7 +53,7 @@ class WeightLoader {
  public:
   WeightLoader(std::shared_ptr<Device> device, Checkpoint* checkpoint, const DTypeChoice& dtypes);
 
-  // Device bytes of a layer, of everything outside the layers, and of the whole model.
+  // Device bytes of a layer, of everything outside the layers, and of the whole model: multiples of kPlaceAlignment.
   uint64_t LayerBytes(int64_t layer);
   uint64_t OuterBytes();
   uint64_t TotalBytes();
@@ -62,10 +62,15 @@ class WeightLoader {
   // The dtype that most weight bytes have on the device.
   assay_dtype MainDType();
 
-  // Converts, packs, and lets the checkpoint release each source tensor. `buffer` holds at least the bytes above; with
-  // a null buffer nothing is read and the tensors only carry shapes.
-  LayerWeights LoadLayer(int64_t layer, const Buffer* buffer);
-  OuterWeights LoadOuter(const Buffer* buffer);
+  // Converts, packs, and lets the checkpoint release each source tensor. `at` is where the bytes above begin, in a
+  // buffer that holds them; without a buffer nothing is read and the tensors only carry shapes.
+  struct Place {
+    const Buffer* buffer = nullptr;
+    uint64_t offset = 0;  // a multiple of kPlaceAlignment
+  };
+  static constexpr uint64_t kPlaceAlignment = 4096;
+  LayerWeights LoadLayer(int64_t layer, const Place& at);
+  OuterWeights LoadOuter(const Place& at);
 
  private:
   struct Source {
@@ -77,15 +82,16 @@ class WeightLoader {
   LinearWeights::Part LoadPart(const std::vector<Source>& sources, assay_dtype target, uint32_t usage);
   void Pack(const std::vector<Source>& sources, const assay_weight_desc& desc, uint64_t offset);
   std::optional<Tensor> LoadBias(const std::vector<Source>& sources, int64_t rows);
-  uint64_t Place(uint64_t bytes, uint64_t alignment);
+  uint64_t Reserve(uint64_t bytes, uint64_t alignment);
   const TensorInfo& Need(const std::string& name) const;
-  void Begin(const Buffer* buffer);
+  void Begin(const Place& at);
+  uint64_t End() const;
 
   std::shared_ptr<Device> device_;
   Checkpoint* checkpoint_;
   DTypeChoice dtypes_;
   const Buffer* buffer_ = nullptr;  // of the Load call under way
-  uint64_t offset_ = 0;
+  uint64_t begin_ = 0, offset_ = 0;
   uint64_t matrix_bytes_ = 0;  // packed matrices placed since Begin, embedding look-up apart
 };
 

@@ -28,15 +28,18 @@ KvPlan PlanKv(const assay_device_info& info, const ExecutorOptions& options, int
     throw Error(std::string("device ") + info.id + " declares no KV block size or no KV layout; its backend must");
   }
   plan.blocks_per_seq = (options.max_context + plan.block_size - 1) / plan.block_size;
-  int64_t blocks = 0, bytes = 0;
+  int64_t blocks = 0, tensor = 0, bytes = 0;
   const int64_t block_bytes = static_cast<int64_t>(DTypeBytes(plan.dtype, plan.block_size * kv_heads * head_dim));
+  const int64_t align = static_cast<int64_t>(std::max<uint64_t>(info.buffer_alignment, 64));
   if (__builtin_mul_overflow(plan.blocks_per_seq, options.max_seqs, &blocks) || blocks > INT32_MAX ||
-      __builtin_mul_overflow(blocks, block_bytes * 2 * layers, &bytes) || blocks * plan.block_size > INT32_MAX) {
+      __builtin_mul_overflow(blocks, block_bytes, &tensor) || __builtin_add_overflow(tensor, align - 1, &tensor) ||
+      __builtin_mul_overflow(tensor / align * align, 2 * layers, &bytes) || blocks * plan.block_size > INT32_MAX) {
     throw Error("a KV cache for " + std::to_string(options.max_seqs) + " sequences of " +
                 std::to_string(options.max_context) + " tokens is too large; lower --concurrency, --isl or --osl");
   }
   plan.blocks = static_cast<int32_t>(blocks);
   plan.bytes = static_cast<uint64_t>(bytes);
+  plan.tensor_bytes = static_cast<uint64_t>(tensor / align * align);
   return plan;
 }
 
@@ -83,16 +86,15 @@ void Executor::AllocateKv() {
   const ModelShape& shape = model_->shape();
   kv_.layout = kv_plan_.layout;
   kv_.block_size = kv_plan_.block_size;
-  const auto tensor = [&](assay_buffer buffer) {
-    return kv_.layout == ASSAY_KV_HND ? MakeTensor(buffer, 0, kv_plan_.dtype,
-                                                   {kv_plan_.blocks, shape.kv_heads, kv_.block_size, shape.head_dim})
-                                      : MakeTensor(buffer, 0, kv_plan_.dtype,
-                                                   {kv_plan_.blocks, kv_.block_size, shape.kv_heads, shape.head_dim});
-  };
+  const int64_t n = kv_plan_.blocks, h = shape.kv_heads, b = kv_.block_size, d = shape.head_dim;
+  kv_buffer_ = Buffer(device_, kv_plan_.bytes, false);
+  uint64_t offset = 0;
   for (int64_t layer = 0; layer < shape.layers; ++layer) {
     for (auto* side : {&kv_.k, &kv_.v}) {
-      kv_buffers_.emplace_back(device_, kv_plan_.bytes / (2 * shape.layers), false);
-      side->push_back(tensor(kv_buffers_.back().handle()));
+      side->push_back(kv_.layout == ASSAY_KV_HND
+                          ? MakeTensor(kv_buffer_.handle(), offset, kv_plan_.dtype, {n, h, b, d})
+                          : MakeTensor(kv_buffer_.handle(), offset, kv_plan_.dtype, {n, b, h, d}));
+      offset += kv_plan_.tensor_bytes;
     }
   }
 }

@@ -31,7 +31,8 @@ struct KvPlan {
   int32_t block_size;
   int32_t blocks;  // for max_seqs sequences of max_context tokens
   int64_t blocks_per_seq;
-  uint64_t bytes;  // K and V of all layers
+  uint64_t bytes;         // K and V of all layers
+  uint64_t tensor_bytes;  // K or V of one layer, aligned
 };
 KvPlan PlanKv(const assay_device_info& info, const ExecutorOptions& options, int64_t layers, int64_t kv_heads,
               int64_t head_dim);
@@ -72,7 +73,7 @@ class Executor {
   ExecutorOptions options_;
   KvPlan kv_plan_;
   Ops ops_;
-  std::vector<Buffer> kv_buffers_;
+  Buffer kv_buffer_;
   KvCache kv_;
   int64_t max_logits_;
   Buffer logits_buffer_, output_buffer_;
