@@ -29,11 +29,11 @@ struct Options {
   bool json = false;
 };
 
-// The weight dtype of a case, or NONE: the text holds "weight=q4_1".
+// The weight dtype of a case, or NONE: the text holds " w=q4_1".
 assay_dtype WeightDType(const std::string& text) {
-  const size_t at = text.find("weight=");
+  const size_t at = text.find(" w=");
   if (at == std::string::npos) return ASSAY_DTYPE_NONE;
-  const std::string name = text.substr(at + 7, text.find(' ', at) - at - 7);
+  const std::string name = text.substr(at + 3, text.find(' ', at + 1) - at - 3);
   for (const assay_dtype d : {ASSAY_F32, ASSAY_F16, ASSAY_BF16, ASSAY_Q8_0, ASSAY_Q4_0, ASSAY_Q4_1}) {
     if (name == DTypeName(d)) return d;
   }
