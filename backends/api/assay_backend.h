@@ -39,8 +39,7 @@ extern "C" {
 #define ASSAY_ABI_VERSION 1u
 
 /* True when the struct behind pointer `p` is large enough to hold `field`. */
-#define ASSAY_HAS_FIELD(p, type, field) \
-  ((p)->struct_size >= offsetof(type, field) + sizeof(((type*)0)->field))
+#define ASSAY_HAS_FIELD(p, type, field) ((p)->struct_size >= offsetof(type, field) + sizeof(((type*)0)->field))
 
 #if defined(_WIN32)
 #define ASSAY_EXPORT __declspec(dllexport)
@@ -54,11 +53,11 @@ extern "C" {
 typedef int32_t assay_status;
 enum {
   ASSAY_OK = 0,
-  ASSAY_ERR_INVALID = 1,      /* an argument breaks this contract */
-  ASSAY_ERR_UNSUPPORTED = 2,  /* legal, but this backend does not do it; msg says why */
-  ASSAY_ERR_NO_MEMORY = 3,    /* host or device memory; msg says how much was asked for */
-  ASSAY_ERR_DEVICE = 4,       /* the device failed or is lost; further work on it may fail too */
-  ASSAY_ERR_INTERNAL = 5      /* a bug in the backend */
+  ASSAY_ERR_INVALID = 1,     /* an argument breaks this contract */
+  ASSAY_ERR_UNSUPPORTED = 2, /* legal, but this backend does not do it; msg says why */
+  ASSAY_ERR_NO_MEMORY = 3,   /* host or device memory; msg says how much was asked for */
+  ASSAY_ERR_DEVICE = 4,      /* the device failed or is lost; further work on it may fail too */
+  ASSAY_ERR_INTERNAL = 5     /* a bug in the backend */
 };
 
 /* One line of text for a person, NUL-terminated. The caller sets struct_size and owns it. */
@@ -116,9 +115,9 @@ typedef struct assay_tensor {
   uint32_t struct_size;
   assay_dtype dtype;
   int32_t ndim;
-  uint32_t flags;   /* ASSAY_TENSOR_PACKED */
+  uint32_t flags; /* ASSAY_TENSOR_PACKED */
   assay_buffer buffer;
-  uint64_t offset;  /* bytes from the start of the buffer to element [0,0,..] */
+  uint64_t offset; /* bytes from the start of the buffer to element [0,0,..] */
   int64_t shape[ASSAY_MAX_DIMS];
   int64_t stride[ASSAY_MAX_DIMS];
 } assay_tensor;
@@ -159,12 +158,12 @@ enum {
    *                 y = x / sqrt(mean(x^2) + eps) * w over the last dimension. May be in place (y is x). */
   ASSAY_OP_RMS_NORM = 5,
 
-  /* add_rms_norm    in: x [R,C] act, w [C] f32                              out: residual [R,C] act (in place), y [R,C] act
-   *                 residual += x, then y = rms_norm(residual) as rounded to act. */
+  /* add_rms_norm    in: x [R,C] act, w [C] f32                              out: residual [R,C] act (in place), y [R,C]
+   * act residual += x, then y = rms_norm(residual) as rounded to act. */
   ASSAY_OP_ADD_RMS_NORM = 6,
 
-  /* rope            in: positions [T] i32, freq_factors [rotary_dim/2] f32 (opt)   in place: q [T,Hq,D] act, k [T,Hkv,D] act (opt)
-   *                 Rotates the first rotary_dim elements of each head; see assay_rope_desc. Pair i turns by
+  /* rope            in: positions [T] i32, freq_factors [rotary_dim/2] f32 (opt)   in place: q [T,Hq,D] act, k
+   * [T,Hkv,D] act (opt) Rotates the first rotary_dim elements of each head; see assay_rope_desc. Pair i turns by
    *                 position * inv_freq[i] / freq_factors[i] (factors: GGUF's rope_freqs tensor). */
   ASSAY_OP_ROPE = 7,
 
@@ -243,9 +242,8 @@ enum {
    *
    * qk_norm_rope_kv_write = rms_norm(q) opt, rms_norm(k) opt, rope(q,k), kv_write_paged(k,v)
    *                 desc: assay_qk_norm_rope_kv_write_desc
-   *                 in: q [T,Hq,D], k [T,Hkv,D], v [T,Hkv,D], positions [T], slots [T], q_weight [D] opt, k_weight [D] opt,
-   *                     freq_factors opt
-   *                 in place: q, k_cache, v_cache (given again as outputs). k is left undefined. */
+   *                 in: q [T,Hq,D], k [T,Hkv,D], v [T,Hkv,D], positions [T], slots [T], q_weight [D] opt, k_weight [D]
+   * opt, freq_factors opt in place: q, k_cache, v_cache (given again as outputs). k is left undefined. */
   ASSAY_OP_QK_NORM_ROPE_KV_WRITE = 4096,
   ASSAY_OP_ADD_RMS_NORM_LINEAR = 4097, /* reserved */
   ASSAY_OP_DECODE_STEP = 4098          /* reserved */
@@ -388,21 +386,21 @@ typedef struct assay_weight_desc {
 
 typedef struct assay_device_info {
   uint32_t struct_size;
-  int32_t is_accelerator;   /* 0 for a CPU */
-  int32_t is_reference;     /* 1: slow scalar specification, never chosen by default */
-  char id[32];              /* unique within the backend, what a user types: "cpu", "cuda:0" */
-  char name[128];           /* the marketing name as the driver or CPU reports it */
-  char detail[256];         /* one line: ISA in use, driver version... */
-  uint64_t memory_bytes;    /* total device memory, 0 if unknown */
-  uint64_t memory_free;     /* available now, 0 if unknown */
-  int32_t compute_units;    /* threads, SMs, ... */
+  int32_t is_accelerator; /* 0 for a CPU */
+  int32_t is_reference;   /* 1: slow scalar specification, never chosen by default */
+  char id[32];            /* unique within the backend, what a user types: "cpu", "cuda:0" */
+  char name[128];         /* the marketing name as the driver or CPU reports it */
+  char detail[256];       /* one line: ISA in use, driver version... */
+  uint64_t memory_bytes;  /* total device memory, 0 if unknown */
+  uint64_t memory_free;   /* available now, 0 if unknown */
+  int32_t compute_units;  /* threads, SMs, ... */
 
   /* Capabilities the engine obeys. Lists end at the first 0. */
-  assay_dtype act_dtypes[ASSAY_MAX_LIST];      /* activations, the preferred one first */
-  assay_dtype kv_dtypes[ASSAY_MAX_LIST];       /* KV cache, the preferred one first */
+  assay_dtype act_dtypes[ASSAY_MAX_LIST]; /* activations, the preferred one first */
+  assay_dtype kv_dtypes[ASSAY_MAX_LIST];  /* KV cache, the preferred one first */
   assay_dtype weight_dtypes[2 * ASSAY_MAX_LIST];
-  int32_t kv_block_sizes[ASSAY_MAX_LIST];      /* the preferred one first */
-  assay_kv_layout kv_layouts[ASSAY_MAX_LIST];  /* the preferred one first */
+  int32_t kv_block_sizes[ASSAY_MAX_LIST];     /* the preferred one first */
+  assay_kv_layout kv_layouts[ASSAY_MAX_LIST]; /* the preferred one first */
   int32_t max_head_dim;
   int32_t needs_host_lengths; /* 1: plan_launch and enqueue need assay_host_lengths */
   int32_t peer_access;        /* 1: copies between devices of this backend need no host buffer */
@@ -429,18 +427,18 @@ typedef struct assay_host_lengths {
 typedef struct assay_telemetry {
   uint32_t struct_size;
   uint32_t reserved;
-  uint64_t timestamp_ns;    /* CLOCK_MONOTONIC of the host at the moment of reading */
-  uint64_t energy_uj;       /* cumulative counter */
-  uint64_t energy_period_us;/* how often that counter moves */
-  double power_w;           /* instantaneous */
+  uint64_t timestamp_ns;     /* CLOCK_MONOTONIC of the host at the moment of reading */
+  uint64_t energy_uj;        /* cumulative counter */
+  uint64_t energy_period_us; /* how often that counter moves */
+  double power_w;            /* instantaneous */
   double power_period_s;
   double temperature_c;
   double clock_mhz;
   double memory_clock_mhz;
-  uint64_t throttle_reasons;/* bit set, backend-defined; source says where to look it up */
+  uint64_t throttle_reasons; /* bit set, backend-defined; source says where to look it up */
   uint64_t memory_used;
-  uint64_t error_count;     /* uncorrected memory errors */
-  char source[64];          /* for example "nvml field 83" */
+  uint64_t error_count; /* uncorrected memory errors */
+  char source[64];      /* for example "nvml field 83" */
 } assay_telemetry;
 
 /* ------------------------------------------------------------------------------------------------
@@ -502,18 +500,19 @@ typedef struct assay_backend {
   assay_status (*supports)(assay_device device, const assay_op_desc* desc, const assay_args* args, assay_message* msg);
   /* Scratch that enqueue needs for tensors of at most these sizes; aligned to buffer_alignment by the host. The
    * workspace is shared by all operations of a stream: nothing in it survives an operation. */
-  assay_status (*workspace_size)(assay_device device, const assay_op_desc* desc, const assay_args* args, uint64_t* bytes,
-                                 assay_message* msg);
-  assay_status (*enqueue)(assay_stream stream, const assay_op_desc* desc, const assay_args* args, assay_buffer workspace,
-                          uint64_t workspace_offset, uint64_t workspace_bytes, const assay_host_lengths* lengths,
-                          assay_message* msg);
+  assay_status (*workspace_size)(assay_device device, const assay_op_desc* desc, const assay_args* args,
+                                 uint64_t* bytes, assay_message* msg);
+  assay_status (*enqueue)(assay_stream stream, const assay_op_desc* desc, const assay_args* args,
+                          assay_buffer workspace, uint64_t workspace_offset, uint64_t workspace_bytes,
+                          const assay_host_lengths* lengths, assay_message* msg);
 
   /* Tier 1 (optional, all three or none). Between plan_begin and plan_end, what is enqueued on the stream is
    * recorded and not run. A plan may be launched any number of times; it reads the tensors' contents of that
    * moment. The buffers that it refers to outlive it. */
   assay_status (*plan_begin)(assay_stream stream, assay_message* msg);
   assay_status (*plan_end)(assay_stream stream, assay_plan* plan, assay_message* msg);
-  assay_status (*plan_launch)(assay_stream stream, assay_plan plan, const assay_host_lengths* lengths, assay_message* msg);
+  assay_status (*plan_launch)(assay_stream stream, assay_plan plan, const assay_host_lengths* lengths,
+                              assay_message* msg);
   void (*plan_destroy)(assay_plan plan);
 
   /* Telemetry (optional). May be called from any thread while work runs; returns within 100 ms. */

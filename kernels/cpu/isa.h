@@ -7,11 +7,11 @@
 namespace assay::cpu {
 
 struct Isa {
-  bool avx2 = false;         // AVX2 + FMA + F16C
-  bool avx512 = false;       // F, BW, DQ, VL
+  bool avx2 = false;    // AVX2 + FMA + F16C
+  bool avx512 = false;  // F, BW, DQ, VL
   bool avx512_vnni = false;
   bool avx512_bf16 = false;
-  bool amx_bf16 = false;     // usable: the kernel granted the tile state
+  bool amx_bf16 = false;  // usable: the kernel granted the tile state
   bool amx_int8 = false;
 };
 

@@ -13,7 +13,7 @@
 namespace assay {
 
 struct TensorInfo {
-  std::string name;            // "model.layers.0.self_attn.q_proj.weight", whatever the file calls it
+  std::string name;  // "model.layers.0.self_attn.q_proj.weight", whatever the file calls it
   assay_dtype dtype = ASSAY_DTYPE_NONE;
   std::vector<int64_t> shape;  // [out, in] for matrices, the last dimension contiguous
   uint64_t bytes = 0;

@@ -29,10 +29,10 @@ struct ModelConfig {
   int64_t max_positions = 0;
   float norm_eps = 1e-5f;
 
-  bool qkv_bias = false;     // Qwen2: on q, k, v (never on o); Llama with attention_bias: see o_bias
+  bool qkv_bias = false;  // Qwen2: on q, k, v (never on o); Llama with attention_bias: see o_bias
   bool o_bias = false;
   bool mlp_bias = false;
-  bool qk_norm = false;      // Qwen3: RMSNorm per head on q and k before rope
+  bool qk_norm = false;  // Qwen3: RMSNorm per head on q and k before rope
   bool tied_embeddings = false;
   // Sliding window in tokens, 0 for none; only layers >= window_from_layer use it (Qwen2's max_window_layers).
   int32_t window = 0;
@@ -42,9 +42,9 @@ struct ModelConfig {
   // permuted for it.
   assay_rope_desc rope{};
 
-  int32_t bos_id = -1;                // -1: none
-  std::vector<int32_t> eos_ids;       // generation stops at any of these
-  assay_dtype file_dtype = ASSAY_F32; // that of most weight bytes
+  int32_t bos_id = -1;                 // -1: none
+  std::vector<int32_t> eos_ids;        // generation stops at any of these
+  assay_dtype file_dtype = ASSAY_F32;  // that of most weight bytes
 
   // Parameters of the whole model (tied embeddings counted once).
   uint64_t Parameters() const;
