@@ -334,6 +334,24 @@ assay_status PlanEnd(assay_stream stream, assay_plan* plan, assay_message* msg) 
   });
 }
 
+bool IsFastLinear(const Operation& operation) {
+  return operation.op == ASSAY_OP_LINEAR && !operation.reference;
+}
+
+// Between two products of a decode step lie small operations that leave the memory idle: there the beginning of the
+// next weight is asked for. Few rows of x: with many, products are bound by arithmetic.
+void PrefetchNextWeight(const std::vector<Operation>& operations, size_t from, const cpu::Team& team) {
+  constexpr int64_t kRows = 8;
+  constexpr int64_t kBytes = 64 << 10;  // what memory delivers in the microseconds that those operations take
+  const size_t end = std::min(operations.size(), from + 4);
+  for (size_t i = from; i < end; ++i) {
+    const Operation& o = operations[i];
+    if (!IsFastLinear(o)) continue;
+    if (o.in[0].shape[0] <= kRows) cpu::PrefetchWeight(o.weight, o.in[0].shape[0], o.in[1].data, kBytes, team);
+    return;
+  }
+}
+
 assay_status PlanLaunch(assay_stream stream, assay_plan plan, const assay_host_lengths* /*lengths*/,
                         assay_message* msg) {
   return Guard(msg, [&] {
@@ -343,6 +361,9 @@ assay_status PlanLaunch(assay_stream stream, assay_plan plan, const assay_host_l
       for (size_t i = 0; i < operations.size(); ++i) {
         if (i > 0) team.Barrier();
         Execute(operations[i], team);
+        if (!IsFastLinear(operations[i]) && (i == 0 || IsFastLinear(operations[i - 1]))) {
+          PrefetchNextWeight(operations, i + 1, team);
+        }
       }
     });
   });

@@ -331,4 +331,13 @@ void Linear(const WeightSpec& spec, const View& x, const void* packed, const Vie
   LinearFor(CurrentIsa(), spec, x, packed, bias, y, workspace, team);
 }
 
+void PrefetchWeight(const WeightSpec& spec, int64_t m, const void* packed, int64_t bytes, const Team& team) {
+  const bool block = spec.dtype != DType::kF32 && spec.dtype != DType::kF16 && spec.dtype != DType::kBF16;
+  const int64_t panel_rows = block ? kBlockRows : kPanelRows;
+  const Part part = PartOf(m, 1, spec.rows, panel_rows, team);
+  const char* const first = static_cast<const char*>(packed) + part.n0 / panel_rows * PanelBytes(spec);
+  const int64_t all = (part.n1 - part.n0 + panel_rows - 1) / panel_rows * PanelBytes(spec);
+  for (int64_t at = 0; at < std::min(bytes, all); at += kAlign) __builtin_prefetch(first + at, 0, 2);
+}
+
 }  // namespace assay::cpu

@@ -44,4 +44,8 @@ size_t LinearWorkspace(const WeightSpec& spec, int64_t m, int threads);
 void Linear(const WeightSpec& spec, const View& x, const void* packed, const View& bias, const View& y, void* workspace,
             const Team& team);
 
+// Asks for the first `bytes` of what this member will read of the weight in Linear with m rows of x, so that they are
+// on their way while something else runs. Changes nothing.
+void PrefetchWeight(const WeightSpec& spec, int64_t m, const void* packed, int64_t bytes, const Team& team);
+
 }  // namespace assay::cpu
