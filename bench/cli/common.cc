@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -9,7 +8,7 @@ namespace assay::cli {
 namespace {
 
 // A file of ids is a few bytes per token; the longest context is far below this.
-constexpr uintmax_t kMaxTokenFile = 64u << 20;
+constexpr size_t kMaxTokenFile = 64u << 20;
 
 }  // namespace
 
@@ -40,13 +39,17 @@ void AddModelOptions(CLI::App& command, bench::ModelSpec* spec) {
 }
 
 std::vector<int32_t> ReadTokenIds(const std::string& path) {
-  std::error_code ec;
-  const uintmax_t size = std::filesystem::file_size(path, ec);
-  if (ec) throw Error(path + ": cannot be read: " + ec.message() + "; give a file that holds a JSON array of ids");
-  if (size > kMaxTokenFile) throw Error(path + ": is larger than 64 MiB; give a JSON array of token ids");
   std::ifstream in(path, std::ios::binary);
-  const std::string text((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
-  if (!in) throw Error(path + ": cannot be read; check its permissions");
+  std::string text;
+  char chunk[1 << 16];
+  while (in && text.size() <= kMaxTokenFile) {
+    in.read(chunk, sizeof(chunk));
+    text.append(chunk, static_cast<size_t>(in.gcount()));
+  }
+  if (!in.eof() && text.size() <= kMaxTokenFile) {
+    throw Error(path + ": cannot be read; give a file that holds a JSON array of token ids, such as [1, 2, 3]");
+  }
+  if (text.size() > kMaxTokenFile) throw Error(path + ": is larger than 64 MiB; give a JSON array of token ids");
   // Only the first element decides how deep to look: an array of numbers never nests.
   const auto json = nlohmann::json::parse(
       text, [](int depth, nlohmann::json::parse_event_t, nlohmann::json&) { return depth <= 1; }, false);
