@@ -295,10 +295,12 @@ TEST_F(Files, AWriteThatFailsHalfWayLeavesTheOldFile) {
   EXPECT_EQ(CountFiles(), 1u);
 }
 
-TEST_F(Files, CheckWritableMakesTheFolderAndLeavesNothingInIt) {
+TEST_F(Files, CheckWritableLeavesNothing) {
   CheckWritable(dir_ + "/a/b");
-  EXPECT_TRUE(fs::is_directory(dir_ + "/a/b"));
-  EXPECT_TRUE(fs::is_empty(dir_ + "/a/b"));
+  EXPECT_FALSE(fs::exists(dir_ + "/a"));
+  CheckWritable(dir_);
+  EXPECT_TRUE(fs::is_directory(dir_)) << "a folder that was there stays";
+  EXPECT_TRUE(fs::is_empty(dir_));
 }
 
 TEST_F(Files, CheckWritableNamesTheFolderAndTheRemedy) {
