@@ -8,7 +8,6 @@
 #include "bench/result/write.h"
 #include "models/tokenizer/stream_decoder.h"
 #include "models/tokenizer/tokenizer.h"
-#include "runtime/core/interrupt.h"
 
 namespace assay::cli {
 namespace {
@@ -107,17 +106,10 @@ int RunGenerate(const GenerateOptions& o) {
     throw Error(fmt::format("--logprobs {}: the vocabulary has {} tokens", o.logprobs, session.config().vocab));
   }
   auto engine = session.Load(options);
-  const auto id = engine->Submit(std::move(request));
-  if (!id.ok()) throw Error((o.has_prompt ? "--prompt" : o.token_ids) + ": " + id.error());
   Printer printer(tokenizer.get(), !o.json);
-  while (!engine->idle()) {
-    ThrowIfInterrupted();
-    const auto step = engine->Step();
-    if (!step.ok()) throw Error(step.error());
-    for (const TokenEvent& t : step.value().tokens) printer.Token(t.token);
-  }
+  const auto sequence = bench::RunRequest(*engine, std::move(request), o.has_prompt ? "--prompt" : o.token_ids,
+                                          [&](int32_t token) { printer.Token(token); });
   printer.End();
-  const auto sequence = std::move(engine->TakeFinished().back());
   if (o.json) std::cout << bench::Dump(ResultJson(*sequence, tokenizer.get())) << std::endl;
   return 0;
 }

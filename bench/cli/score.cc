@@ -7,7 +7,6 @@
 
 #include "bench/cli/commands.h"
 #include "bench/result/write.h"
-#include "runtime/core/interrupt.h"
 
 namespace assay::cli {
 namespace {
@@ -32,14 +31,7 @@ std::vector<float> Score(const ScoreOptions& o, const std::vector<int32_t>& ids)
   Request request;
   request.prompt = ids;
   request.prompt_logprobs = true;
-  const auto id = engine->Submit(std::move(request));
-  if (!id.ok()) throw Error(o.tokens + ": " + id.error());
-  while (!engine->idle()) {
-    ThrowIfInterrupted();
-    const auto step = engine->Step();
-    if (!step.ok()) throw Error(step.error());
-  }
-  return engine->TakeFinished().back()->prompt_logprobs;
+  return bench::RunRequest(*engine, std::move(request), o.tokens)->prompt_logprobs;
 }
 
 int RunScore(const ScoreOptions& o) {

@@ -4,21 +4,9 @@
 #include <cmath>
 
 #include "runtime/core/dtype.h"
-#include "runtime/core/interrupt.h"
 
 namespace assay::bench {
 namespace {
-
-std::unique_ptr<Sequence> RunOne(Engine& engine, Request request) {
-  const auto id = engine.Submit(std::move(request));
-  if (!id.ok()) throw Error("accuracy guard: " + id.error());
-  while (!engine.idle()) {
-    ThrowIfInterrupted();
-    const auto step = engine.Step();
-    if (!step.ok()) throw DeviceError(step.error());
-  }
-  return std::move(engine.TakeFinished().back());
-}
 
 // Unit roundoff of a product's operands.
 double OperandEpsilon(assay_dtype dtype, assay_dtype compute) {
@@ -43,7 +31,7 @@ GuardRun RunGuard(Engine& engine, std::vector<int32_t> prompt) {
   request.prompt = std::move(prompt);
   request.max_new_tokens = kGuardTokens;
   request.top_logprobs = 0;
-  const auto sequence = RunOne(engine, std::move(request));
+  const auto sequence = RunRequest(engine, std::move(request), "accuracy guard");
   GuardRun run;
   run.tokens = sequence->tokens;
   for (const TokenLogprob& t : sequence->logprobs) run.logprobs.push_back(t.logprob);
@@ -72,7 +60,7 @@ Accuracy CheckGuard(Session& session, const GuardRun& run) {
   Request request;
   request.prompt = run.tokens;
   request.prompt_logprobs = true;
-  const auto sequence = RunOne(*engine, std::move(request));
+  const auto sequence = RunRequest(*engine, std::move(request), "accuracy guard");
 
   const size_t first = run.tokens.size() - run.logprobs.size();
   const std::vector<float> random(sequence->prompt_logprobs.begin(),

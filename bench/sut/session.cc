@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include "runtime/core/dtype.h"
+#include "runtime/core/interrupt.h"
 
 namespace assay::bench {
 namespace {
@@ -73,6 +74,21 @@ std::unique_ptr<Engine> Session::LoadReference(const DeviceChoice& reference, co
   options.kv_dtype = ASSAY_F32;
   auto model = std::make_unique<Decoder>(device, checkpoint_.get(), dtypes, DecoderOptionsFor(options, true));
   return std::make_unique<Engine>(device, std::move(model), options);
+}
+
+std::unique_ptr<Sequence> RunRequest(Engine& engine, Request request, const std::string& what,
+                                     const std::function<void(int32_t)>& on_token) {
+  const auto id = engine.Submit(std::move(request));
+  if (!id.ok()) throw Error(what + ": " + id.error());
+  while (!engine.idle()) {
+    ThrowIfInterrupted();
+    const auto step = engine.Step();
+    if (!step.ok()) throw DeviceError(step.error());
+    for (const TokenEvent& t : step.value().tokens) {
+      if (on_token) on_token(t.token);
+    }
+  }
+  return std::move(engine.TakeFinished().back());
 }
 
 }  // namespace assay::bench

@@ -3,6 +3,7 @@
 // the memory checked before any of it is taken. Owns all of it. One thread.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -55,5 +56,10 @@ class Session {
   assay_dtype weight_dtype_ = ASSAY_DTYPE_NONE;
   uint64_t weight_bytes_ = 0;
 };
+
+// Runs one request to its end on an idle engine; on_token is called with each token as it comes. Throws Error, which
+// begins with `what`, for a request that the engine refuses; DeviceError; Interrupted.
+std::unique_ptr<Sequence> RunRequest(Engine& engine, Request request, const std::string& what,
+                                     const std::function<void(int32_t)>& on_token = {});
 
 }  // namespace assay::bench

@@ -57,13 +57,11 @@ class TrialRunner {
       const int64_t mean_context = step.sequences > 0 ? step.context_tokens / step.sequences : 0;
       const double kv_position = 2.0 * static_cast<double>(DTypeBytes(kv.dtype, shape.kv_heads * shape.head_dim));
       totals->decode_s += s;
-      totals->decode_tokens += step.sequences;
       totals->decode_bytes += static_cast<double>(shape.step_weight_bytes) +
                               kv_position * static_cast<double>(step.sequences * shape.AttendedPositions(mean_context));
       return;
     }
     totals->prefill_s += s;
-    totals->prefill_tokens += step.prompt_tokens;
     totals->prefill_flops +=
         static_cast<double>(step.prompt_tokens) * static_cast<double>(shape.flops_per_token - shape.head_flops) +
         static_cast<double>(step.tokens.size()) * static_cast<double>(shape.head_flops);
@@ -123,8 +121,6 @@ void FillTrial(const TrialSpec& spec, TrialRecord* record) {
 void StepTotals::operator+=(const StepTotals& o) {
   prefill_s += o.prefill_s;
   decode_s += o.decode_s;
-  prefill_tokens += o.prefill_tokens;
-  decode_tokens += o.decode_tokens;
   prefill_flops += o.prefill_flops;
   decode_bytes += o.decode_bytes;
 }

@@ -27,9 +27,8 @@ struct TrialSpec {
 // What the steps of a trial did, for MFU and MBU.
 struct StepTotals {
   double prefill_s = 0, decode_s = 0;  // time in steps that ran prompts; in pure decode steps
-  int64_t prefill_tokens = 0, decode_tokens = 0;
-  double prefill_flops = 0;  // matrix products and attention
-  double decode_bytes = 0;   // weights and KV cache that the steps had to read
+  double prefill_flops = 0;            // matrix products and attention
+  double decode_bytes = 0;             // weights and KV cache that the steps had to read
   void operator+=(const StepTotals& other);
 };
 

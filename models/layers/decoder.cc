@@ -72,7 +72,6 @@ void Decoder::FillShape() {
   shape_.window = c.window;
   shape_.window_from_layer = c.window_from_layer;
   shape_.step_weight_bytes = loader_.StepBytes();
-  shape_.weight_bytes = loader_.TotalBytes();
   const int64_t qkv = (c.heads + 2 * c.kv_heads) * c.head_dim;
   const int64_t per_layer = c.hidden * (qkv + c.heads * c.head_dim + 3 * c.ffn);
   shape_.head_flops = 2ull * static_cast<uint64_t>(c.vocab * c.hidden);

@@ -39,8 +39,6 @@ class Engine {
   Result<StepReport> Step();
   bool idle() const { return scheduler_.idle(); }
   std::vector<std::unique_ptr<Sequence>> TakeFinished() { return scheduler_.TakeFinished(); }
-  // Ends all sequences at once.
-  void Clear() { scheduler_.Clear(); }
 
   Executor& executor() { return executor_; }
 

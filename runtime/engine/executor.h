@@ -83,8 +83,8 @@ class Executor {
   std::map<int64_t, std::unique_ptr<Plan>> plans_;  // by bucket
 };
 
-// The batch size that a decode step of `sequences` is padded to: exact up to 8, then multiples of 8 (at most an
-// eighth of the work is padding), so that few plans serve all sizes.
+// The batch size that a decode step of `sequences` is padded to: exact up to 8, then multiples of 8 (at most 7
+// sequences are padding), so that few plans serve all sizes.
 int64_t DecodeBucket(int64_t sequences, int64_t max_seqs);
 
 }  // namespace assay

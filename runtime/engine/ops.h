@@ -36,7 +36,6 @@ class Ops {
   void SetHostLengths(const assay_host_lengths* lengths) { lengths_ = lengths; }
   // After a kCheck pass: makes the workspace as large as the largest that was asked for.
   void AllocateWorkspace();
-  uint64_t workspace_bytes() const { return workspace_bytes_; }
   // Times since the last reset, by label (the operation's name, or what Label was given).
   std::map<std::string, OpTime> TakeTimes();
 
