@@ -24,7 +24,7 @@ struct ModelShape {
   // point operations per token of all matrix products (2 per weight), attention apart.
   uint64_t step_weight_bytes = 0;
   uint64_t flops_per_token = 0;
-  uint64_t head_flops = 0;    // the part of flops_per_token that only tokens with logits need
+  uint64_t head_flops = 0;  // the part of flops_per_token that only tokens with logits need
 
   // Cached positions that attention reads for one query at the end of a context of kv_len tokens, summed over layers.
   int64_t AttendedPositions(int64_t kv_len) const {
