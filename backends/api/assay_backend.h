@@ -435,7 +435,8 @@ typedef struct assay_telemetry {
   double temperature_c;
   double clock_mhz;
   double memory_clock_mhz;
-  uint64_t throttle_reasons; /* bit set, backend-defined; source says where to look it up */
+  uint64_t throttle_reasons; /* bit set of power and heat limits that hold the clock down now (not of idleness),
+                              * backend-defined; source says where to look it up */
   uint64_t memory_used;
   uint64_t error_count; /* uncorrected memory errors */
   char source[64];      /* for example "nvml field 83" */

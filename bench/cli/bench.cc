@@ -8,6 +8,7 @@
 
 #include "bench/cli/commands.h"
 #include "bench/cli/progress.h"
+#include "bench/report/pictures.h"
 #include "bench/report/print_result.h"
 #include "bench/sut/bench_run.h"
 #include "runtime/core/interrupt.h"
@@ -23,7 +24,7 @@ using bench::Scenario;
 struct Options {
   BenchOptions bench;
   std::string scenario = "single-stream";
-  std::string out = "assay-results";
+  std::string out = "assay-results", lang = "en";
   bool json = false;
   bool concurrency_given = false, requests_given = false;
 };
@@ -96,10 +97,17 @@ void Resolve(Options* o) {
 }
 
 // Keeps what is finished: trials that are complete stay a result, marked as interrupted.
-void Save(BenchSnapshot* snapshot, const Outcome& outcome, const bench::ResultPaths& paths) {
+void Save(BenchSnapshot* snapshot, const Outcome& outcome, const bench::ResultPaths& paths, const std::string& lang) {
   if (outcome.interrupted || !outcome.error.empty()) snapshot->result.status = "interrupted";
   if (!outcome.error.empty()) snapshot->result.warnings.push_back("the run ended early: " + outcome.error);
   bench::WriteRun(paths, snapshot->result, snapshot->samples);
+  const auto language = lang == "zh" ? bench::Language::kChinese : bench::Language::kEnglish;
+  for (const bench::Picture& picture : bench::PicturesOf(snapshot->result, language)) {
+    if (picture.name != "roofline" && picture.name != "gap-output") continue;  // the others: assay gap --svg
+    bench::AtomicFile file(paths.result.substr(0, paths.result.rfind(".json")) + "." + picture.name + ".svg");
+    file.Write(picture.svg);
+    file.Commit();
+  }
 }
 
 int RunBench(Options o) {
@@ -115,7 +123,7 @@ int RunBench(Options o) {
   if (!outcome.error.empty() && snapshot.result.trials.empty()) throw Error(outcome.error);
   const bench::ResultPaths paths = bench::PathsFor(o.out, snapshot.result.id);
   const bool worth_keeping = !snapshot.result.trials.empty() || outcome.interrupted;
-  if (worth_keeping) Save(&snapshot, outcome, paths);
+  if (worth_keeping) Save(&snapshot, outcome, paths, o.lang);
   if (o.json) {
     std::cout << bench::Dump(bench::ToJson(snapshot.result)) << std::endl;
   } else if (!snapshot.result.trials.empty()) {
@@ -156,12 +164,23 @@ void AddBench(CLI::App& app, Run* run) {
   CLI::Option* requests = count("--requests", &b.requests, "Requests per trial (default: 4, offline: --concurrency)");
   count("--trials", &b.trials, "Trials; the interval comes from the spread between them");
   command->add_option("--seed", b.seed, "Seed of the prompts")->capture_default_str()->type_name("N");
-  command->add_option("--power", b.power, "auto, none, const:WATTS, rapl or rapl:PATH")
+  command->add_option("--power", b.power, "Meter: " + std::string(bench::kMeterHelp))
       ->capture_default_str()
       ->type_name("METER");
+  command
+      ->add_option(
+          "--power-seconds", b.power_seconds,
+          "With a meter: seconds of metered load over all trials; prefill and decode alone take half of it each")
+      ->check(CLI::Range(1.0, 86400.0))
+      ->capture_default_str()
+      ->type_name("N");
   command->add_option("--out", o->out, "Folder for the result and its samples")
       ->capture_default_str()
       ->type_name("DIR");
+  command->add_option("--lang", o->lang, "Language of the pictures beside the result")
+      ->check(CLI::IsMember({"en", "zh"}))
+      ->capture_default_str()
+      ->type_name("L");
   command->add_flag("--json", o->json, "The result as one JSON document on standard output");
   command->footer(
       "\nThe model is warmed up until its step time is steady, then measured in trials. In the same run the device's\n"

@@ -20,6 +20,9 @@ void AddGenerate(CLI::App& app, Run* run);
 void AddScore(CLI::App& app, Run* run);
 void AddKernels(CLI::App& app, Run* run);
 void AddConform(CLI::App& app, Run* run);
+void AddCards(CLI::App& app, Run* run);
+void AddPower(CLI::App& app, Run* run);
+void AddGap(CLI::App& app, Run* run);
 
 // --model, --device, --dtype and --threads, as several commands have them.
 void AddModelOptions(CLI::App& command, bench::ModelSpec* spec);

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // assay kernels: single operations beside the roofline of the device.
-#include <fmt/format.h>
-
+#include <functional>
 #include <iostream>
 #include <map>
 
+#include "bench/claims/card_of_device.h"
 #include "bench/cli/commands.h"
 #include "bench/cli/progress.h"
 #include "bench/conform/conform.h"
@@ -21,7 +21,7 @@ using bench::Align;
 using bench::CaseReport;
 using bench::Json;
 
-constexpr double kProbeS = 0.7;
+constexpr double kProbeS = 0.4;
 
 struct Options {
   bench::ModelSpec spec;
@@ -40,25 +40,57 @@ assay_dtype WeightDType(const std::string& text) {
   return ASSAY_DTYPE_NONE;
 }
 
-// Measured once per dtype, when a case needs it.
-class Ceilings {
- public:
-  explicit Ceilings(std::shared_ptr<Device> device)
-      : device_(std::move(device)), bytes_per_s_(bench::ProbeReadBandwidth(device_, kProbeS).best) {}
-  double bytes_per_s() const { return bytes_per_s_; }
-  double Flops(assay_dtype dtype) {
-    auto [it, fresh] = flops_.try_emplace(dtype, 0.0);
-    if (fresh) {
-      it->second = bench::ProbeMatmul(device_, dtype, ASSAY_DTYPE_NONE, device_->info().act_dtypes[0], kProbeS).best;
-    }
-    return it->second;
-  }
+// What the device attains, of everything that a model may be made of.
+struct Ceilings {
+  double read = 0, copy = 0, cache = 0, launch_s = 0;
+  std::map<assay_dtype, double> flops;  // a product of 1024 x 2048 x 2048
 
- private:
-  std::shared_ptr<Device> device_;
-  double bytes_per_s_;
-  std::map<assay_dtype, double> flops_;
+  Ceilings(const std::shared_ptr<Device>& device, const std::function<void(const std::string&)>& progress) {
+    progress("measuring the memory");
+    read = bench::ProbeReadBandwidth(device, bench::kProbeBytes, kProbeS).best;
+    copy = bench::ProbeCopyBandwidth(device, kProbeS).best;
+    cache = bench::ProbeReadBandwidth(device, bench::kCacheBytes, kProbeS).best;
+    launch_s = bench::ProbeLaunch(device, kProbeS);
+    for (const assay_dtype dtype : device->info().weight_dtypes) {
+      if (dtype == ASSAY_DTYPE_NONE) break;
+      progress(std::string("measuring matrix products in ") + DTypeName(dtype));
+      flops[dtype] = bench::ProbeMatmul(device, {dtype, ASSAY_DTYPE_NONE, device->info().act_dtypes[0]}, kProbeS).best;
+    }
+  }
+  double Flops(assay_dtype dtype) const { return flops.count(dtype) ? flops.at(dtype) : 0; }
 };
+
+// The limits beside what is claimed of the card.
+std::string RenderLimits(const Ceilings& c, const bench::CardMatch& match) {
+  bench::Table table({Align::kLeft, Align::kRight, Align::kRight, Align::kRight});
+  table.AddRow({"limit", "attained", "claimed", "of the claim"});
+  const auto row = [&](const std::string& name, double value, const std::string& unit, const std::string& key) {
+    const bench::Figure* figure = match.card ? match.card->Find(key) : nullptr;
+    const bool known = figure && figure->value;
+    table.AddRow({name, bench::FormatScaled(value, unit),
+                  known ? bench::FormatScaled(bench::DenseValue(*figure), unit) : "",
+                  known ? bench::FormatPercent(value / bench::DenseValue(*figure)) : ""});
+  };
+  row("read, 256 MiB", c.read, "B/s", "bytes_per_s");
+  row("copy, read and written", c.copy, "B/s", "bytes_per_s");
+  row("read, 16 MiB", c.cache, "B/s", "");
+  for (const auto& [dtype, flops] : c.flops) {
+    row(std::string("matrix product ") + DTypeName(dtype), flops, "FLOP/s",
+        match.card ? bench::PeakKey(*match.card, dtype) : "");
+  }
+  table.AddRow({"launch, and its end known", bench::FormatNumber(c.launch_s * 1e6) + " us", "", ""});
+  return table.Render("");
+}
+
+Json LimitsJson(const Ceilings& c) {
+  Json flops = Json::object();
+  for (const auto& [dtype, value] : c.flops) flops[DTypeName(dtype)] = value;
+  return {{"read_bytes_per_s", c.read},
+          {"copy_bytes_per_s", c.copy},
+          {"cache_bytes_per_s", c.cache},
+          {"launch_us", c.launch_s * 1e6},
+          {"flops", flops}};
+}
 
 struct Row {
   const CaseReport* report;
@@ -73,8 +105,7 @@ int RunKernels(const Options& o) {
   const DeviceChoice choice = ChooseDevice(o.spec.device);
   const auto device = Device::Open(choice.backend, choice.index, o.spec.threads);
   Progress progress;
-  progress.Show("measuring the limits");
-  Ceilings ceilings(device);
+  const Ceilings ceilings(device, [&](const std::string& text) { progress.Show(text); });
   bench::ConformOptions options;
   options.mode = bench::ConformMode::kPerf;
   options.filter = o.filter;
@@ -86,11 +117,14 @@ int RunKernels(const Options& o) {
     if (c.status != bench::CaseStatus::kPassed) continue;
     const assay_dtype dtype = WeightDType(c.text);
     const double flops = dtype != ASSAY_DTYPE_NONE && c.gflop_per_s > 0 ? ceilings.Flops(dtype) : 0;
-    rows.push_back({&c, c.gb_per_s * 1e9 / ceilings.bytes_per_s(), flops > 0 ? c.gflop_per_s * 1e9 / flops : 0});
+    rows.push_back({&c, c.gb_per_s * 1e9 / ceilings.read, flops > 0 ? c.gflop_per_s * 1e9 / flops : 0});
   }
   progress.Clear();
 
-  Json json = {{"device", device->info().id}, {"bytes_per_s", ceilings.bytes_per_s()}, {"kernels", Json::array()}};
+  Json json = {{"device", device->info().id},
+               {"bytes_per_s", ceilings.read},
+               {"limits", LimitsJson(ceilings)},
+               {"kernels", Json::array()}};
   bench::Table table({Align::kLeft, Align::kRight, Align::kRight, Align::kRight, Align::kRight, Align::kRight});
   table.AddRow({"case", "median", "GB/s", "of read", "GFLOP/s", "of matmul"});
   for (const Row& r : rows) {
@@ -108,10 +142,9 @@ int RunKernels(const Options& o) {
   if (o.json) {
     std::cout << bench::Dump(json) << std::endl;
   } else {
-    std::cout << fmt::format(
-                     "{}: {} reads {} with all threads; a product of 1024 x 2048 x 2048 in the same dtype is the other "
-                     "limit\n",
-                     device->info().id, device->info().name, bench::FormatScaled(ceilings.bytes_per_s(), "B/s"))
+    const bench::CardMatch match = bench::CardOfDevice(device->info());
+    std::cout << device->info().id << ": " << bench::Printable(device->info().name) << "; claims: " << match.why << "\n"
+              << RenderLimits(ceilings, match) << "\n"
               << table.Render("");
   }
   return 0;

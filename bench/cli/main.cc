@@ -18,6 +18,8 @@ Examples:
   assay bench --model shape:qwen2.5-0.5b --scenario offline --concurrency 16
   assay generate --model DIR --prompt "Once upon a time" -n 32
   assay conform --device ./libmybackend.so             check a backend against the reference
+  assay gap assay-results/RUN.json                     what was claimed, what was attained, where the rest went
+  assay power --meter cmd:nvidia-smi                   what a power meter reads, and how far to trust it
 
 'assay COMMAND --help' explains a command.
 Exit codes: 0 done, 1 a check said no, 2 bad input or environment, 3 no verdict, 130 interrupted.)";
@@ -51,6 +53,9 @@ int Main(int argc, char** argv) {
   assay::cli::AddDevices(app, &run);
   assay::cli::AddKernels(app, &run);
   assay::cli::AddConform(app, &run);
+  assay::cli::AddGap(app, &run);
+  assay::cli::AddCards(app, &run);
+  assay::cli::AddPower(app, &run);
   if (argc == 1) {
     std::fputs(app.help().c_str(), stderr);
     return 2;

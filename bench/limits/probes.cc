@@ -5,6 +5,7 @@
 #include <functional>
 #include <vector>
 
+#include "bench/stats/summary.h"
 #include "runtime/core/dtype.h"
 #include "runtime/core/interrupt.h"
 #include "runtime/engine/engine.h"
@@ -13,14 +14,18 @@
 namespace assay::bench {
 namespace {
 
-// Repeats `run` for about `seconds`; best = work / shortest repetition.
-ProbeResult Repeat(Stream& stream, double work, double seconds, const std::function<void()>& run) {
-  ProbeResult result;
-  double shortest = 0;
+constexpr int64_t kLeastRepetitions = 3;
+constexpr size_t kBlocks = 5;  // of repetitions: a block's best is compared with the others'
+
+// Repeats `run` for about `seconds`; the times of the repetitions, by the device's own clock.
+std::vector<double> Repeat(Stream& stream, double seconds, const std::function<void()>& run) {
+  std::vector<double> times_s;
   Event begin(stream.device().shared_from_this()), end(stream.device().shared_from_this());
   run();  // first touch, clock ramp
   stream.Synchronize();
   const Clock::time_point start = Clock::now();
+  double elapsed_s = 0;
+  int64_t repetitions = 0;
   do {
     ThrowIfInterrupted();
     begin.Record(stream);
@@ -28,11 +33,27 @@ ProbeResult Repeat(Stream& stream, double work, double seconds, const std::funct
     end.Record(stream);
     end.Synchronize();
     const double s = end.ElapsedNsSince(begin) * 1e-9;
-    if (s > 0 && (shortest == 0 || s < shortest)) shortest = s;
-    ++result.repetitions;
-    result.seconds = std::chrono::duration<double>(Clock::now() - start).count();
-  } while (result.seconds < seconds || result.repetitions < 3);
-  if (shortest > 0) result.best = work / shortest;
+    if (s > 0) times_s.push_back(s);
+    ++repetitions;
+    elapsed_s = std::chrono::duration<double>(Clock::now() - start).count();
+  } while (elapsed_s < seconds || repetitions < kLeastRepetitions);
+  return times_s;
+}
+
+// work / time of the shortest repetition.
+ProbeResult Best(double work, const std::vector<double>& times_s) {
+  ProbeResult result;
+  result.repetitions = static_cast<int64_t>(times_s.size());
+  if (times_s.empty()) return result;
+  result.best = work / *std::min_element(times_s.begin(), times_s.end());
+  if (times_s.size() < 2 * kBlocks) return result;
+  std::vector<double> best;
+  const size_t n = times_s.size() / kBlocks;
+  for (size_t i = 0; i < kBlocks; ++i) {
+    const auto first = times_s.begin() + static_cast<std::ptrdiff_t>(i * n);
+    best.push_back(work / *std::min_element(first, first + static_cast<std::ptrdiff_t>(n)));
+  }
+  result.half_width = SummarizeRate(best)->HalfWidth();
   return result;
 }
 
@@ -47,31 +68,66 @@ std::vector<float> Values(int64_t n) {
   return v;
 }
 
-}  // namespace
-
-ProbeResult ProbeReadBandwidth(const std::shared_ptr<Device>& device, double seconds) {
-  const uint64_t free = device->info().memory_free;
-  const uint64_t bytes = free > 0 ? std::min(kProbeBytes, free / 4) : kProbeBytes;
-  Stream stream(device);
-  Buffer buffer(device, bytes, false), sink(device, 4096, true);
-  // Written once: pages that were never written may all be the same zero page, which fits any cache.
-  const std::vector<uint8_t> chunk(1 << 20, 0x3C);
-  for (uint64_t at = 0; at < bytes; at += chunk.size()) {
-    stream.Upload(buffer, at, chunk.data(), std::min<uint64_t>(chunk.size(), bytes - at));
-  }
-  const Tensor x = MakeTensor(buffer.handle(), 0, ASSAY_U8, {static_cast<int64_t>(bytes)});
-  const Tensor y = MakeTensor(sink.handle(), 0, ASSAY_F32, {1});
-  Ops ops(device, &stream);
-  ops.SetMode(Ops::Mode::kCheck);
-  ops.ProbeRead(x, y);
-  ops.AllocateWorkspace();
-  ops.SetMode(Ops::Mode::kRun);
-  return Repeat(stream, static_cast<double>(bytes), seconds, [&] { ops.ProbeRead(x, y); });
+uint64_t Fitting(const Device& device, uint64_t bytes) {
+  const uint64_t free = device.info().memory_free;
+  return free > 0 ? std::min(bytes, free / 4) : bytes;
 }
 
-ProbeResult ProbeMatmul(const std::shared_ptr<Device>& device, assay_dtype dtype, assay_dtype compute, assay_dtype act,
-                        double seconds) {
-  constexpr int64_t m = 1024, n = 2048, k = 2048;
+// Written once: pages that were never written may all be the same zero page, which fits any cache.
+void Touch(Stream& stream, const Buffer& buffer) {
+  const std::vector<uint8_t> chunk(1 << 20, 0x3C);
+  for (uint64_t at = 0; at < buffer.bytes(); at += chunk.size()) {
+    stream.Upload(buffer, at, chunk.data(), std::min<uint64_t>(chunk.size(), buffer.bytes() - at));
+  }
+}
+
+// A read of a buffer, ready to be enqueued.
+class Reader {
+ public:
+  Reader(const std::shared_ptr<Device>& device, uint64_t bytes)
+      : stream_(device), buffer_(device, bytes, false), sink_(device, 4096, true), ops_(device, &stream_) {
+    Touch(stream_, buffer_);
+    ops_.SetMode(Ops::Mode::kCheck);
+    Enqueue();
+    ops_.AllocateWorkspace();
+    ops_.SetMode(Ops::Mode::kRun);
+  }
+  void Enqueue() {
+    ops_.ProbeRead(MakeTensor(buffer_.handle(), 0, ASSAY_U8, {static_cast<int64_t>(buffer_.bytes())}),
+                   MakeTensor(sink_.handle(), 0, ASSAY_F32, {1}));
+  }
+  Stream& stream() { return stream_; }
+
+ private:
+  Stream stream_;
+  Buffer buffer_, sink_;
+  Ops ops_;
+};
+
+}  // namespace
+
+ProbeResult ProbeReadBandwidth(const std::shared_ptr<Device>& device, uint64_t bytes, double seconds) {
+  const uint64_t size = Fitting(*device, bytes);
+  Reader reader(device, size);
+  return Best(static_cast<double>(size), Repeat(reader.stream(), seconds, [&] { reader.Enqueue(); }));
+}
+
+ProbeResult ProbeCopyBandwidth(const std::shared_ptr<Device>& device, double seconds) {
+  const uint64_t half = Fitting(*device, kProbeBytes) / 2;
+  Stream stream(device);
+  Buffer from(device, half, false), to(device, half, false);
+  Touch(stream, from);
+  Touch(stream, to);
+  const auto times_s = Repeat(stream, seconds, [&] {
+    assay_message msg{};
+    CheckStatus(device->table().copy_on_device(stream.handle(), to.handle(), 0, from.handle(), 0, half, &msg), msg,
+                "copy_on_device");
+  });
+  return Best(2.0 * static_cast<double>(half), times_s);
+}
+
+ProbeResult ProbeMatmul(const std::shared_ptr<Device>& device, const MatmulProbe& probe, double seconds) {
+  const auto [dtype, compute, act, m, n, k] = probe;
   Stream stream(device);
   assay_weight_desc desc{};
   desc.struct_size = sizeof(desc);
@@ -98,12 +154,29 @@ ProbeResult ProbeMatmul(const std::shared_ptr<Device>& device, assay_dtype dtype
   Tensor w = MakeTensor(weight.handle(), 0, dtype, {n, k});
   w.flags = ASSAY_TENSOR_PACKED;
   Ops ops(device, &stream);
-  const auto run = [&] { ops.Linear(x, w, nullptr, y, compute, "probe"); };
+  const assay_dtype computed = compute;
+  const auto run = [&] { ops.Linear(x, w, nullptr, y, computed, "probe"); };
   ops.SetMode(Ops::Mode::kCheck);
   run();
   ops.AllocateWorkspace();
   ops.SetMode(Ops::Mode::kRun);
-  return Repeat(stream, 2.0 * m * n * k, seconds, run);
+  return Best(2.0 * static_cast<double>(m * n) * static_cast<double>(k), Repeat(stream, seconds, run));
+}
+
+double ProbeLaunch(const std::shared_ptr<Device>& device, double seconds) {
+  Reader reader(device, 4096);
+  std::vector<double> times_s;
+  const Clock::time_point start = Clock::now();
+  Clock::time_point now = start;
+  while (std::chrono::duration<double>(now - start).count() < seconds || times_s.size() < 10) {
+    ThrowIfInterrupted();
+    const Clock::time_point begin = now;
+    reader.Enqueue();
+    reader.stream().Synchronize();
+    now = Clock::now();
+    times_s.push_back(std::chrono::duration<double>(now - begin).count());
+  }
+  return Median(std::move(times_s));
 }
 
 }  // namespace assay::bench

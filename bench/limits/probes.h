@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a device can attain, measured through the same ABI as everything else: read bandwidth and matrix products.
-// The best of several repetitions counts: a limit is what the device can do, not what a neighbour left of it.
-// One thread; checks for an interrupt between repetitions.
+// What a device can attain, measured through the same ABI as everything else: read and copy bandwidth, matrix products,
+// the cost of starting an operation. The best of several repetitions counts: a limit is what the device can do, not
+// what a neighbour left of it. One thread; checks for an interrupt between repetitions.
 #pragma once
 
 #include <memory>
@@ -12,17 +12,30 @@
 namespace assay::bench {
 
 struct ProbeResult {
-  double best = 0;     // bytes/s or FLOP/s
-  double seconds = 0;  // how long the probe ran
+  double best = 0;                   // bytes/s or FLOP/s
+  std::optional<double> half_width;  // 95 % confidence of a repetition's best, from how blocks of repetitions differ
   int64_t repetitions = 0;
 };
 
-// All of the device's parallelism reads a buffer far larger than its caches (kProbeBytes, less on a small device).
+// All of the device's parallelism reads a buffer of `bytes`. kProbeBytes is far larger than any cache (less is taken on
+// a small device), kCacheBytes is what the last cache of most devices holds.
 inline constexpr uint64_t kProbeBytes = 256ull << 20;
-ProbeResult ProbeReadBandwidth(const std::shared_ptr<Device>& device, double seconds);
+inline constexpr uint64_t kCacheBytes = 16ull << 20;
+ProbeResult ProbeReadBandwidth(const std::shared_ptr<Device>& device, uint64_t bytes, double seconds);
 
-// y = x * w^T with M = 1024, N = K = 2048 and weights of `dtype`, computed as the model's products are.
-ProbeResult ProbeMatmul(const std::shared_ptr<Device>& device, assay_dtype dtype, assay_dtype compute, assay_dtype act,
-                        double seconds);
+// Copies half of kProbeBytes to the other half; bytes read and bytes written both count.
+ProbeResult ProbeCopyBandwidth(const std::shared_ptr<Device>& device, double seconds);
+
+// y [m, n] = x [m, k] * w^T with weights of `dtype`, computed as a model's products are.
+struct MatmulProbe {
+  assay_dtype dtype = ASSAY_DTYPE_NONE;
+  assay_dtype compute = ASSAY_DTYPE_NONE;  // as in assay_linear_desc
+  assay_dtype act = ASSAY_F32;
+  int64_t m = 1024, n = 2048, k = 2048;
+};
+ProbeResult ProbeMatmul(const std::shared_ptr<Device>& device, const MatmulProbe& probe, double seconds);
+
+// Median time from the host's call to its knowing of the end of an operation that does nothing to speak of; seconds.
+double ProbeLaunch(const std::shared_ptr<Device>& device, double seconds);
 
 }  // namespace assay::bench

@@ -79,16 +79,16 @@ void Collect(const fs::path& folder, int depth, std::map<std::string, std::strin
 class RaplMeter : public Meter {
  public:
   explicit RaplMeter(std::vector<Zone> zones) : zones_(std::move(zones)) {
-    info_.kind = MeterKind::kCounter;
     info_.scope = zones_[0].name == "psys" ? "node" : "chip";
     uint64_t least_range = UINT64_MAX;
     for (const Zone& zone : zones_) {
       info_.source += (info_.source.empty() ? "rapl: " : ", ") + zone.name;
       least_range = std::min(least_range, zone.range_uj);
     }
-    info_.note = info_.scope == "node" ? "RAPL's platform counter; what it covers depends on the maker of the board"
-                                       : "RAPL covers the processor packages (and DRAM where listed), not the board, "
-                                         "disks, fans or power supply";
+    info_.notes.push_back(info_.scope == "node"
+                              ? "RAPL's platform counter; what it covers depends on the maker of the board"
+                              : "RAPL covers the processor packages (and DRAM where listed), not the board, disks, "
+                                "fans or power supply");
     const double fastest_wrap_s = static_cast<double>(least_range) * 1e-6 / kMaxPackageWatts;
     info_.period_s = std::clamp(fastest_wrap_s / 4, kMinPeriodS, kPeriodS);
     longest_gap_s_ = std::max(fastest_wrap_s, 3 * info_.period_s);
@@ -96,13 +96,13 @@ class RaplMeter : public Meter {
 
   const MeterInfo& info() const override { return info_; }
 
-  Result<Reading> Read() override {
+  Result<std::vector<Reading>> Read() override {
     const double begin_s = NowSeconds();
     Reading reading;
     std::vector<uint64_t> now_uj;
     for (const Zone& zone : zones_) {
       const auto count = ReadMicrojoules(zone.folder + "/energy_uj");
-      if (!count.ok()) return Result<Reading>::Fail(count.error());
+      if (!count.ok()) return Result<std::vector<Reading>>::Fail(count.error());
       now_uj.push_back(count.value());
     }
     reading.t_s = (begin_s + NowSeconds()) / 2;
@@ -114,7 +114,7 @@ class RaplMeter : public Meter {
     for (size_t i = 0; i < zones_.size(); ++i) zones_[i].last_uj = now_uj[i];
     last_s_ = reading.t_s;
     reading.energy_j = energy_j_;
-    return reading;
+    return std::vector<Reading>{reading};
   }
 
  private:

@@ -3,91 +3,133 @@
 
 #include <algorithm>
 #include <chrono>
+#include <condition_variable>
+#include <mutex>
+#include <random>
+#include <thread>
 
 namespace assay::bench {
 namespace {
 
-// Over so long a step without a reading the power may have been anything.
-constexpr double kLongestGapS = 1.0;
+std::chrono::duration<double> Seconds(double s) {
+  return std::chrono::duration<double>(s);
+}
+
+// Nobody tells that a call hangs: whoever waits looks again so often.
+constexpr double kLookS = 0.05;
+
+// After so long a call counts as hanging.
+double CallLimit(const MeterInfo& info) {
+  return std::max(2 * info.period_s, 1.0);
+}
 
 }  // namespace
 
-Sampler::Sampler(std::unique_ptr<Meter> meter)
-    : meter_(std::move(meter)), longest_gap_s_(std::max(kLongestGapS, 3 * meter_->info().period_s)) {
-  Poll();
-  thread_ = std::thread([this] { Run(); });
+// Outlives the Sampler where the meter hangs: its thread holds it, too.
+struct Sampler::State {
+  std::unique_ptr<Meter> meter;
+  std::thread thread;
+
+  mutable std::mutex mutex;  // not held while the meter is read
+  mutable std::condition_variable changed;
+  MeterRecord record;
+  double calling_since_s = 0;  // 0: no call is under way
+  bool stop = false, ended = false;
+
+  void Run() {
+    std::minstd_rand random(std::random_device{}());
+    // A load whose steps keep time with the readings would always be read at the same point of a step.
+    std::uniform_real_distribution<double> jitter(0.8, 1.2);
+    std::unique_lock lock(mutex);
+    while (!stop) {
+      calling_since_s = NowSeconds();
+      const double next_s = calling_since_s + record.info.period_s * jitter(random);
+      lock.unlock();
+      auto read = ReadMeter();
+      MeterInfo info = meter->info();  // it may have learnt what a reader must know
+      lock.lock();
+      calling_since_s = 0;
+      record.info = std::move(info);
+      Keep(std::move(read));
+      changed.notify_all();
+      changed.wait_for(lock, Seconds(next_s - NowSeconds()), [this] { return stop; });
+    }
+    ended = true;
+    changed.notify_all();
+  }
+
+  // Nothing that leaves this thread could be caught.
+  Result<std::vector<Reading>> ReadMeter() {
+    try {
+      return meter->Read();
+    } catch (const std::exception& e) {
+      return Result<std::vector<Reading>>::Fail(meter->info().source + ": " + e.what());
+    }
+  }
+
+  void Keep(Result<std::vector<Reading>> read) {
+    if (!read.ok()) {
+      record.faults.push_back({NowSeconds(), read.error()});
+      return;
+    }
+    for (Reading& reading : read.value()) {
+      if (!record.readings.empty() && reading.t_s <= record.readings.back().t_s) {
+        record.faults.push_back({reading.t_s, record.info.source + ": its readings are not in order of time"});
+        continue;
+      }
+      record.readings.push_back(std::move(reading));
+    }
+  }
+
+  // Where the call under way has taken too long.
+  std::optional<Fault> Hang() const {
+    const double limit_s = CallLimit(record.info);
+    if (calling_since_s == 0 || NowSeconds() - calling_since_s <= limit_s) return std::nullopt;
+    return Fault{calling_since_s + limit_s, record.info.source + ": the meter does not answer any more"};
+  }
+};
+
+Sampler::Sampler(std::unique_ptr<Meter> meter) : state_(std::make_shared<State>()) {
+  state_->meter = std::move(meter);
+  state_->record.info = state_->meter->info();
+  state_->thread = std::thread([state = state_] { state->Run(); });
 }
 
 Sampler::~Sampler() {
-  {
-    std::lock_guard lock(mutex_);
-    stop_ = true;
+  std::unique_lock lock(state_->mutex);
+  state_->stop = true;
+  state_->changed.notify_all();
+  while (!state_->ended && !state_->Hang()) state_->changed.wait_for(lock, Seconds(kLookS));
+  const bool ended = state_->ended;
+  lock.unlock();
+  if (ended) {
+    state_->thread.join();
+  } else {
+    state_->thread.detach();
   }
-  wake_.notify_all();
-  thread_.join();
 }
 
-void Sampler::Run() {
-  const auto period = std::chrono::duration<double>(meter_->info().period_s);
-  std::unique_lock lock(mutex_);
-  while (!wake_.wait_for(lock, period, [this] { return stop_ || !failure_.empty(); })) Poll();
+MeterInfo Sampler::info() const {
+  const std::lock_guard lock(state_->mutex);
+  return state_->record.info;
 }
 
-void Sampler::Poll() {
-  if (!failure_.empty()) return;
-  const auto read = meter_->Read();
-  if (!read.ok()) {
-    failure_ = read.error();
-    return;
-  }
-  const Reading& reading = read.value();
-  Point point{reading.t_s, reading.energy_j.value_or(0), reading.broken};
-  if (reading.watts && last_) {
-    const double elapsed_s = reading.t_s - last_->t_s;
-    point.energy_j = points_.back().energy_j + (*reading.watts + last_->watts.value_or(*reading.watts)) / 2 * elapsed_s;
-    point.broken |= elapsed_s > longest_gap_s_;
-  }
-  last_ = reading;
-  points_.push_back(point);
+MeterRecord Sampler::Record() const {
+  const std::lock_guard lock(state_->mutex);
+  MeterRecord record = state_->record;
+  if (auto hang = state_->Hang()) record.faults.push_back(std::move(*hang));
+  return record;
 }
 
-Result<double> Sampler::EnergyAt(double t_s) const {
-  using Energy = Result<double>;
-  const auto after =
-      std::lower_bound(points_.begin(), points_.end(), t_s, [](const Point& point, double t) { return point.t_s < t; });
-  if (after == points_.end()) return Energy::Fail("the meter has no reading after the end of the measurement");
-  if (after->t_s == t_s) return after->energy_j;
-  if (after == points_.begin()) return Energy::Fail("the meter has no reading before the start of the measurement");
-  const auto before = after - 1;
-  const double step_s = after->t_s - before->t_s;
-  if (step_s > longest_gap_s_) return Energy::Fail("the meter was silent around an end of the measurement");
-  return before->energy_j + (after->energy_j - before->energy_j) * (t_s - before->t_s) / step_s;
-}
-
-Result<WindowEnergy> Sampler::Energy(const Window& window) {
-  using Answer = Result<WindowEnergy>;
-  if (window.end_s <= window.begin_s) return Answer::Fail("the measurement took no time");
-  std::lock_guard lock(mutex_);
-  if (points_.empty() || points_.back().t_s < window.end_s) Poll();
-  const bool covered = !points_.empty() && points_.back().t_s >= window.end_s;
-  if (!covered && !failure_.empty()) return Answer::Fail("the meter failed during the measurement: " + failure_);
-  const auto begin = EnergyAt(window.begin_s), end = EnergyAt(window.end_s);
-  if (!begin.ok()) return Answer::Fail(begin.error());
-  if (!end.ok()) return Answer::Fail(end.error());
-  WindowEnergy answer{.energy_j = end.value() - begin.value()};
-  answer.peak_w = answer.energy_j / (window.end_s - window.begin_s);
-  // Between readings that lie closer, the counter's own step would pass for a peak.
-  const double least_step_s = meter_->info().period_s / 2;
-  const bool counts = meter_->info().kind == MeterKind::kCounter;
-  for (size_t i = 1; i < points_.size() && points_[i - 1].t_s < window.end_s; ++i) {
-    const Point &from = points_[i - 1], &to = points_[i];
-    if (to.t_s <= window.begin_s) continue;
-    if (to.broken) return Answer::Fail("the meter's counter was set back, or not read in time, during the measurement");
-    const double step_s = to.t_s - from.t_s;
-    if (step_s >= least_step_s) answer.peak_w = std::max(answer.peak_w, (to.energy_j - from.energy_j) / step_s);
-    if (to.t_s <= window.end_s && (!counts || to.energy_j > from.energy_j)) ++answer.updates;
-  }
-  return answer;
+void Sampler::WaitFor(double t_s, double limit_s) const {
+  const double until_s = NowSeconds() + limit_s;
+  std::unique_lock lock(state_->mutex);
+  const auto done = [&] {
+    const MeterRecord& r = state_->record;
+    return (!r.readings.empty() && r.readings.back().t_s >= t_s) || (!r.faults.empty() && r.faults.back().t_s >= t_s) ||
+           state_->Hang();
+  };
+  while (!done() && NowSeconds() < until_s) state_->changed.wait_for(lock, Seconds(kLookS));
 }
 
 }  // namespace assay::bench

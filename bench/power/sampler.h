@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Reads a meter in a thread of its own, and tells the energy between two moments from the readings around them.
+// Reads a meter in a thread of its own and keeps what it said. A meter that fails, hangs or talks nonsense leaves a
+// fault at that moment and never holds up the run.
 #pragma once
 
-#include <condition_variable>
+#include <functional>
 #include <memory>
-#include <mutex>
-#include <optional>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "bench/power/meter.h"
@@ -16,15 +14,24 @@ namespace assay::bench {
 
 struct Window {
   double begin_s = 0, end_s = 0;  // on the clock of NowSeconds()
+  double seconds() const { return end_s - begin_s; }
 };
 
-struct WindowEnergy {
-  double energy_j = 0;
-  double peak_w = 0;    // the highest mean between two neighbouring readings
-  int64_t updates = 0;  // readings inside the window at which the counter had moved (a power: all of them)
+// A moment at which the meter did not do its work.
+struct Fault {
+  double t_s = 0;
+  std::string text;  // one line: "npu-smi ended with exit code 1"
 };
 
-// All calls from any thread. The thread starts with the constructor and ends with the destructor.
+// All that a meter said, in order of time.
+struct MeterRecord {
+  MeterInfo info;
+  std::vector<Reading> readings;
+  std::vector<Fault> faults;
+};
+
+// All calls from any thread. The thread starts with the constructor; the destructor waits for it, but not for a meter
+// that hangs (it is left behind, with its thread).
 class Sampler {
  public:
   explicit Sampler(std::unique_ptr<Meter> meter);  // not null
@@ -32,32 +39,15 @@ class Sampler {
   Sampler(const Sampler&) = delete;
   Sampler& operator=(const Sampler&) = delete;
 
-  const MeterInfo& info() const { return meter_->info(); }
-
-  // Interpolates linearly between the readings around each end of the window, never across a gap. Fails, with one line
-  // on why, where the meter failed before the window's end, readings are missing around it, or one inside is broken.
-  // Takes a reading when the last one is older than the window's end.
-  Result<WindowEnergy> Energy(const Window& window);
+  MeterInfo info() const;
+  // A meter whose call has not returned for longer than max(2 periods, 1 s) is a fault at the end of the record.
+  MeterRecord Record() const;
+  // Waits until there is a reading at or after t_s, at most `limit_s`, and less where the meter is faulty.
+  void WaitFor(double t_s, double limit_s) const;
 
  private:
-  struct Point {
-    double t_s, energy_j;  // cumulative since the first
-    bool broken;           // the energy since the point before is not known
-  };
-
-  void Run();
-  void Poll();  // with mutex_ held
-  Result<double> EnergyAt(double t_s) const;
-
-  std::unique_ptr<Meter> meter_;
-  double longest_gap_s_;
-  std::mutex mutex_;
-  std::condition_variable wake_;
-  bool stop_ = false;
-  std::vector<Point> points_;
-  std::optional<Reading> last_;
-  std::string failure_;  // empty: the meter lives
-  std::thread thread_;   // last: it uses what stands above
+  struct State;
+  std::shared_ptr<State> state_;
 };
 
 }  // namespace assay::bench

@@ -6,6 +6,7 @@
 #include <ostream>
 
 #include "bench/power/power.h"
+#include "bench/report/print_gap.h"
 #include "bench/report/table.h"
 #include "bench/report/verdict.h"
 #include "bench/stats/format.h"
@@ -95,7 +96,8 @@ void PrintRates(const Metrics& m, std::ostream& out) {
   row("requests", m.request_tps, "/s");
   row("goodput", m.goodput, "/s");
   if (table.empty()) return;
-  out << "\nspeed" << (interval ? " (± 95 % confidence over the trials)" : "") << "\n" << table.Render(kIndent);
+  out << "\nspeed" << (interval ? " (± 95 % confidence over the trials; none is left out)" : "") << "\n"
+      << table.Render(kIndent);
 }
 
 void PrintLatencies(const Metrics& m, std::ostream& out) {
@@ -105,8 +107,9 @@ void PrintLatencies(const Metrics& m, std::ostream& out) {
     if (!l) return;
     // The p-th percentile of fewer than 1 / (1 - p) samples is their maximum under another name.
     const auto from = [&](int64_t least, double value) { return l->n >= least ? FormatNumber(value) : "-"; };
-    table.AddRow({name, FormatNumber(l->p50), from(10, l->p90), from(20, l->p95), from(100, l->p99),
-                  FormatNumber(l->max), std::to_string(l->n)});
+    table.AddRow({name, FormatInterval(l->p50, l->p50_low, l->p50_high), from(10, l->p90), from(20, l->p95),
+                  l->n >= 100 ? FormatInterval(l->p99, l->p99_low, l->p99_high) : "-", FormatNumber(l->max),
+                  std::to_string(l->n)});
   };
   row("first token (TTFT)", m.ttft_ms);
   row("per token (TPOT)", m.tpot_ms);
@@ -129,6 +132,12 @@ void PrintLimits(const Limits& l, std::ostream& out) {
   out << "\nagainst this device's limits, measured in this run" << (l.flops_dtype ? " (" + *l.flops_dtype + ")" : "")
       << "\n"
       << table.Render(kIndent);
+  const std::string others =
+      Join({l.model_flops ? l.model_matmul.value_or("") + " product " + FormatScaled(*l.model_flops, "FLOP/s") : "",
+            l.copy_bytes_per_s ? "copy " + FormatScaled(*l.copy_bytes_per_s, "B/s") : "",
+            l.cache_bytes_per_s ? "16 MiB read " + FormatScaled(*l.cache_bytes_per_s, "B/s") : "",
+            l.launch_us ? "launch " + FormatNumber(*l.launch_us) + " us" : ""});
+  if (!others.empty()) out << kIndent << "also: " << others << "\n";
 }
 
 void PrintOps(const std::vector<OpShare>& ops, std::ostream& out) {
@@ -165,20 +174,35 @@ std::string AccuracyLine(const Accuracy& a) {
 
 std::string PowerLine(const Power& p) {
   if (p.grade == "none") return "not metered: " + (p.notes.empty() ? kUnknown : p.notes[0]);
-  const auto watts = [](const char* name, const std::optional<double>& w) {
-    return w ? name + FormatNumber(*w) + " W" : "";
+  const auto with = [](const char* before, const std::optional<double>& x, const char* after) {
+    return x ? before + FormatNumber(*x) + after : "";
   };
-  return Join({watts("", p.mean_w), watts("peak ", p.peak_w), watts("idle ", p.idle_w),
-               p.j_per_output_token ? FormatNumber(*p.j_per_output_token) + " J/output token" : "",
-               p.output_tps_per_w ? FormatNumber(*p.output_tps_per_w) + " tok/s/W" : ""}) +
+  const std::string mean = p.mean_w ? FormatInterval(*p.mean_w, p.mean_w_low, p.mean_w_high) + " W" : "";
+  const std::string joules = p.j_per_output_token ? FormatInterval(*p.j_per_output_token, p.j_per_output_token_low,
+                                                                   p.j_per_output_token_high) +
+                                                        " J/output token"
+                                                  : "";
+  return Join({mean, with("peak ", p.peak_w, " W"), with("idle ", p.idle_w, " W"), joules,
+               with("", p.output_tps_per_w, " tok/s/W")}) +
          " (grade " + p.grade + ", " + (IsMeasured(p) ? "measured" : "not a measurement") + "; " +
          Join({p.source.value_or(""), "scope " + Text(p.scope)}) + ")";
+}
+
+// What each phase takes alone, and what remains without the power at rest.
+std::string EnergyLine(const Power& p) {
+  const auto phase = [](const char* name, const std::optional<PhasePower>& x) {
+    if (!x || !x->j_per_token) return std::string();
+    return name + FormatRate(x->j_per_token) + " J/token at " + FormatRate(x->mean_w) + " W";
+  };
+  return Join({phase("prefill alone ", p.prefill), phase("decode alone ", p.decode),
+               p.net_j_per_output_token ? FormatNumber(*p.net_j_per_output_token) + " J/output token above idle" : ""});
 }
 
 void PrintFootnotes(const RunResult& r, std::ostream& out) {
   Table table({Align::kLeft, Align::kLeft});
   table.AddRow({"accuracy", AccuracyLine(r.accuracy)});
   table.AddRow({"power", PowerLine(r.power)});
+  if (const std::string energy = EnergyLine(r.power); !energy.empty()) table.AddRow({"energy", energy});
   if (r.peak_rss_bytes) table.AddRow({"peak memory", Bytes(static_cast<double>(*r.peak_rss_bytes)) + " resident"});
   out << "\n" << table.Render("");
   for (const std::string& warning : r.warnings) {
@@ -194,6 +218,7 @@ void PrintResult(const RunResult& result, const std::string& result_path, std::o
   PrintRates(result.metrics, out);
   PrintLatencies(result.metrics, out);
   PrintLimits(result.limits, out);
+  if (result.gap) PrintGaps(*result.gap, GapDetail::kBrief, out);
   PrintOps(result.ops, out);
   PrintFootnotes(result, out);
   out << "\n" << Wrap(Printable(Verdict(result)), kWidth, "");

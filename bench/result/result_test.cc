@@ -126,7 +126,18 @@ RunResult Full() {
               .decode_bytes_per_s = 2e10,
               .mfu = 0.5,
               .mbu = 0.67};
-  r.gap = Json{{"anything", 1}};
+  r.phases.decode = PhaseTimes{4, 1e9, 2e9, Rate{0.01, 0.009, 0.011, 5}, Rate{0.02, 0.019, 0.021, 5}};
+  r.power.decode = PhasePower{10, Rate{50, 49, 51, 5}, Rate{0.5, 0.4, 0.6, 5}, 2};
+  r.gap = GapReport{.card_id = "example", .card_name = "Example X1", .card_sure = true, .card_why = "named so"};
+  r.gap->gaps = {
+      {.metric = "decode_tps",
+       .unit = "tok/s",
+       .claimed = 400,
+       .claim = "roofline",
+       .provenance = {"Example", "2026", "a data sheet", "vendor", ""},
+       .actual = {200, 190, 210},
+       .ratio = {0.5, 0.475, 0.525},
+       .terms = {{"silicon", {-0.3, -0.31, -0.29}, ""}, {"engine", {-0.393, std::nullopt, std::nullopt}, ""}}}};
   r.accuracy = {.verdict = "passed",
                 .reference = "reference backend",
                 .tokens = 8,

@@ -19,7 +19,8 @@ void Fields(Io& io, Rate& x) {
 template <class Io>
 void Fields(Io& io, Latency& x) {
   io("mean", x.mean), io("p50", x.p50), io("p90", x.p90), io("p95", x.p95), io("p99", x.p99), io("max", x.max);
-  io("n", x.n);
+  io("n", x.n), io("p50_low", x.p50_low), io("p50_high", x.p50_high), io("p99_low", x.p99_low);
+  io("p99_high", x.p99_high);
 }
 template <class Io>
 void Fields(Io& io, Tool& x) {
@@ -54,7 +55,7 @@ template <class Io>
 void Fields(Io& io, Trial& x) {
   io("start_s", x.start_s), io("duration_s", x.duration_s), io("requests", x.requests);
   io("input_tokens", x.input_tokens), io("output_tokens", x.output_tokens), io("output_tps", x.output_tps);
-  io("prefill_tps", x.prefill_tps), io("decode_tps", x.decode_tps);
+  io("prefill_tps", x.prefill_tps), io("decode_tps", x.decode_tps), io("client_share", x.client_share);
 }
 template <class Io>
 void Fields(Io& io, Metrics& x) {
@@ -68,16 +69,62 @@ void Fields(Io& io, OpShare& x) {
   io("op", x.op), io("phase", x.phase), io("share", x.share), io("calls", x.calls);
 }
 template <class Io>
+void Fields(Io& io, PhasePower& x) {
+  io("seconds", x.seconds), io("mean_w", x.mean_w), io("j_per_token", x.j_per_token), io("tps_per_w", x.tps_per_w);
+}
+template <class Io>
+void Fields(Io& io, PhaseTimes& x) {
+  io("tokens", x.tokens), io("flops", x.flops), io("bytes", x.bytes), io("kernels_s", x.kernels_s);
+  io("steps_s", x.steps_s);
+}
+template <class Io>
+void Fields(Io& io, Phases& x) {
+  io("prefill", x.prefill), io("decode", x.decode);
+}
+template <class Io>
 void Fields(Io& io, Power& x) {
   io("grade", x.grade), io("source", x.source), io("scope", x.scope), io("mean_w", x.mean_w), io("peak_w", x.peak_w);
   io("idle_w", x.idle_w), io("energy_j", x.energy_j), io("j_per_output_token", x.j_per_output_token);
-  io("j_per_total_token", x.j_per_total_token), io("output_tps_per_w", x.output_tps_per_w), io("notes", x.notes);
+  io("j_per_total_token", x.j_per_total_token), io("output_tps_per_w", x.output_tps_per_w);
+  io("mean_w_low", x.mean_w_low), io("mean_w_high", x.mean_w_high);
+  io("j_per_output_token_low", x.j_per_output_token_low), io("j_per_output_token_high", x.j_per_output_token_high);
+  io("idle_loaded_w", x.idle_loaded_w), io("net_j_per_output_token", x.net_j_per_output_token);
+  io("energy_delay_js", x.energy_delay_js), io("limit_w", x.limit_w), io("metered_s", x.metered_s);
+  io("update_period_s", x.update_period_s), io("cross_check", x.cross_check), io("mean_clock_mhz", x.mean_clock_mhz);
+  io("min_clock_mhz", x.min_clock_mhz), io("max_temperature_c", x.max_temperature_c);
+  io("throttled_share", x.throttled_share), io("prefill", x.prefill), io("decode", x.decode), io("notes", x.notes);
 }
 template <class Io>
 void Fields(Io& io, Limits& x) {
   io("flops", x.flops), io("flops_dtype", x.flops_dtype), io("bytes_per_s", x.bytes_per_s);
   io("prefill_flops_per_s", x.prefill_flops_per_s), io("decode_bytes_per_s", x.decode_bytes_per_s);
-  io("mfu", x.mfu), io("mbu", x.mbu);
+  io("mfu", x.mfu), io("mbu", x.mbu), io("prefill_mbu", x.prefill_mbu), io("decode_mfu", x.decode_mfu);
+  io("prefill_flops_per_byte", x.prefill_flops_per_byte), io("decode_flops_per_byte", x.decode_flops_per_byte);
+  io("flops_half_width", x.flops_half_width), io("bytes_per_s_half_width", x.bytes_per_s_half_width);
+  io("model_flops", x.model_flops), io("model_matmul", x.model_matmul), io("copy_bytes_per_s", x.copy_bytes_per_s);
+  io("cache_bytes_per_s", x.cache_bytes_per_s), io("launch_us", x.launch_us);
+}
+template <class Io>
+void Fields(Io& io, Estimate& x) {
+  io("value", x.value), io("low", x.low), io("high", x.high);
+}
+template <class Io>
+void Fields(Io& io, GapTerm& x) {
+  io("stage", x.stage), io("log", x.log), io("note", x.note);
+}
+template <class Io>
+void Fields(Io& io, Provenance& x) {
+  io("who", x.who), io("date", x.date), io("source", x.source), io("confidence", x.confidence), io("note", x.note);
+}
+template <class Io>
+void Fields(Io& io, Gap& x) {
+  io("metric", x.metric), io("unit", x.unit), io("claimed", x.claimed), io("claim", x.claim);
+  io("provenance", x.provenance), io("actual", x.actual), io("ratio", x.ratio), io("terms", x.terms);
+}
+template <class Io>
+void Fields(Io& io, GapReport& x) {
+  io("card_id", x.card_id), io("card_name", x.card_name), io("card_sure", x.card_sure), io("card_why", x.card_why);
+  io("gaps", x.gaps), io("notes", x.notes);
 }
 template <class Io>
 void Fields(Io& io, Accuracy& x) {
@@ -93,14 +140,16 @@ template <class Io>
 void Fields(Io& io, Environment& x) {
   io("governor", x.governor), io("virtualization", x.virtualization), io("cpus_allowed", x.cpus_allowed);
   io("cgroup_cpus", x.cgroup_cpus), io("cgroup_memory_bytes", x.cgroup_memory_bytes);
-  io("before", x.before), io("after", x.after);
+  io("before", x.before), io("after", x.after), io("trial_clock_mhz", x.trial_clock_mhz);
+  io("profile_clock_mhz", x.profile_clock_mhz), io("throttled", x.throttled);
 }
 template <class Io>
 void Fields(Io& io, RunResult& x) {
   io("schema", x.schema), io("id", x.id), io("started_at", x.started_at), io("duration_s", x.duration_s);
   io("status", x.status), io("tool", x.tool), io("host", x.host), io("device", x.device), io("model", x.model);
   io("workload", x.workload), io("warm_up", x.warm_up), io("trials", x.trials), io("metrics", x.metrics);
-  io("ops", x.ops), io("peak_rss_bytes", x.peak_rss_bytes), io("power", x.power), io("limits", x.limits);
+  io("ops", x.ops), io("phases", x.phases), io("peak_rss_bytes", x.peak_rss_bytes), io("power", x.power),
+      io("limits", x.limits);
   io("gap", x.gap), io("accuracy", x.accuracy), io("environment", x.environment), io("warnings", x.warnings);
 }
 
@@ -117,7 +166,6 @@ struct Writer {
   static Json Write(int64_t x) { return x; }
   static Json Write(uint64_t x) { return x; }
   static Json Write(const std::string& x) { return x; }
-  static Json Write(const Json& x) { return x; }
   template <class T>
   static Json Write(const std::optional<T>& x) {
     return x ? Write(*x) : Json(nullptr);
@@ -171,7 +219,6 @@ struct Reader {
     Expect(json.is_string(), json, place, "a text");
     x = json.get<std::string>();
   }
-  static void Read(const Json& json, const std::string&, Json& x) { x = json; }
   template <class T>
   static void Read(const Json& json, const std::string& place, std::optional<T>& x) {
     x.reset();
@@ -198,6 +245,12 @@ struct Reader {
 
 Json ToJson(const RunResult& result) {
   return Writer::Write(result);
+}
+Json ToJson(const Gap& gap) {
+  return Writer::Write(gap);
+}
+Json ToJson(const GapReport& report) {
+  return Writer::Write(report);
 }
 
 RunResult FromJson(const Json& json, const std::string& where) {

@@ -17,6 +17,9 @@ std::string FormatNumber(double value, int digits = 3);
 // "412 ± 6": the uncertainty with one significant digit (two if they are 10..35, the Particle Data Group's rule), the
 // value rounded to the same decimal place. Without an uncertainty: three digits.
 std::string FormatUncertain(double value, std::optional<double> half_width);
+
+// The same for an interval with two ends: "58 ± 4", or "58 (51 to 70)" where one half is more than 1.5 times the other.
+std::string FormatInterval(double value, std::optional<double> low, std::optional<double> high);
 std::string FormatRate(const std::optional<Rate>& rate);
 
 // Decimal prefixes, three digits: FormatScaled(34.1e9, "B/s") -> "34.1 GB/s". kUnknown if not finite.
@@ -24,5 +27,7 @@ std::string FormatScaled(double value, const std::string& unit);
 
 // 0.714 -> "71 %"; below 10 % one decimal: "4.2 %".
 std::string FormatPercent(double fraction);
+// With its interval: "58 ± 4 %", "58 % (51 to 70)". Without one: as FormatPercent.
+std::string FormatPercentUncertain(double fraction, std::optional<double> low, std::optional<double> high);
 
 }  // namespace assay::bench

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
+#include <random>
 
 #include "bench/stats/format.h"
 #include "bench/stats/steady.h"
@@ -62,6 +64,23 @@ TEST(Summary, IntervalOfARateStaysAboveZero) {
   EXPECT_NEAR(*rate->HalfWidth(), *rate->ci_high - 5, 1e-12);  // the half that was not cut
 }
 
+TEST(Summary, LatencyOfTrialsHasIntervals) {
+  std::vector<std::vector<double>> trials(5);
+  for (int i = 0; i <= 5000; ++i) trials[static_cast<size_t>(i % 5)].push_back(i);
+  const auto latency = SummarizeLatencyOfTrials(trials);
+  ASSERT_TRUE(latency && latency->p50_low && latency->p50_high && latency->p99_low && latency->p99_high);
+  EXPECT_EQ(latency->p50, 2500);
+  EXPECT_EQ(latency->p99, 4950);
+  EXPECT_LT(*latency->p50_low, 2500);
+  EXPECT_GT(*latency->p50_high, 2500);
+  EXPECT_LT(*latency->p99_low, 4950);
+  EXPECT_GT(*latency->p99_high, 4950);
+  const auto pooled = SummarizeLatency({1, 2, 3, 4, 5, 6, 7, 8});
+  EXPECT_FALSE(pooled->p50_low || pooled->p50_high || pooled->p99_low || pooled->p99_high);
+  EXPECT_FALSE(SummarizeLatencyOfTrials(std::vector<std::vector<double>>{{}, {}}));
+  EXPECT_FALSE(SummarizeLatencyOfTrials(std::vector<std::vector<double>>{{1, 2, 3}, {2, 3, 4}})->p99_high);
+}
+
 void AddSteps(WarmUp& warm_up, int steps, double first_s, double factor) {
   for (int i = 0; i < steps; ++i, first_s *= factor) warm_up.Add(first_s);
 }
@@ -80,6 +99,41 @@ TEST(WarmUp, FallingStepsAreNotSteadyUntilTheyStopFalling) {
   AddSteps(warm_up, 30, 1.0, 0.98);
   EXPECT_FALSE(warm_up.Done());
   AddSteps(warm_up, 10, 0.5, 1);
+  EXPECT_FALSE(warm_up.Done());  // half of what it saw was falling still
+  AddSteps(warm_up, 20, 0.5, 1);
+  EXPECT_TRUE(warm_up.Steady());
+}
+
+// A decode step reads more context than the one before; a new request begins short again.
+TEST(WarmUp, GrowingContextIsNotARamp) {
+  WarmUp warm_up(2, 20);
+  for (int request = 0; request < 4; ++request) AddSteps(warm_up, 100, 0.006, std::pow(1.3, 0.01));
+  EXPECT_TRUE(warm_up.Steady());
+}
+
+// Clocks that rise over seconds, seen through steps of 4 ms: a short window would call them steady at once.
+TEST(WarmUp, WaitsForSlowRamps) {
+  std::mt19937_64 bits(1);
+  for (double tau_s : {0.5, 2.0, 5.0}) {
+    WarmUp warm_up(2, 20);
+    while (!warm_up.Done()) {
+      const double noise = 0.98 + 0.04 * static_cast<double>(bits() >> 11) * 0x1p-53;
+      const double spike = bits() % 50 == 0 ? 3 : 1;
+      warm_up.Add(0.004 * (1 + 0.3 * std::exp(-warm_up.elapsed_s() / tau_s)) * noise * spike);
+    }
+    EXPECT_LT(0.3 * std::exp(-warm_up.elapsed_s() / tau_s), 0.01) << tau_s;
+    EXPECT_EQ(warm_up.Steady(), tau_s < 5) << tau_s;  // the slowest ramp outlasts the most that it may take
+    EXPECT_LT(tau_s > 1 ? 0 : warm_up.elapsed_s(), 4);
+  }
+}
+
+TEST(WarmUp, WaitsForAStepInTheClock) {
+  WarmUp warm_up(0.5, 20);
+  AddSteps(warm_up, 100, 0.011, 1);
+  EXPECT_TRUE(warm_up.Steady());
+  AddSteps(warm_up, 60, 0.010, 1);
+  EXPECT_FALSE(warm_up.Steady());
+  AddSteps(warm_up, 60, 0.010, 1);
   EXPECT_TRUE(warm_up.Steady());
 }
 
@@ -90,7 +144,7 @@ TEST(WarmUp, OneInterruptedStepDoesNotMatterButConstantNoiseDoes) {
   AddSteps(warm_up, 5, 0.1, 1);
   EXPECT_TRUE(warm_up.Steady());
   WarmUp noisy(0, 1000);
-  for (int i = 0; i < 10; ++i) noisy.Add(i % 2 ? 0.1 : 0.2);
+  for (int i = 0; i < 10; ++i) noisy.Add(i % 2 ? 0.2 : 0.1);
   EXPECT_FALSE(noisy.Steady());
 }
 
@@ -138,12 +192,57 @@ TEST(Format, NoMoreDigitsThanTheInterval) {
   EXPECT_EQ(FormatUncertain(3, 8), "3 ± 8");
 }
 
+TEST(Outliers, AreCountedNotRemoved) {
+  std::vector<double> trials = {100, 101, 99, 100, 102, 98, 101, 99, 100, 100};
+  EXPECT_EQ(CountOutliers(trials), 0);
+  trials[3] = 120;
+  EXPECT_EQ(CountOutliers(trials), 1);
+  trials[7] = 60;
+  EXPECT_EQ(CountOutliers(trials), 2);
+  EXPECT_EQ(SummarizeRate(trials)->n, 10);
+  EXPECT_NEAR(SummarizeRate(trials)->value, 98.1, 1e-9);  // the outliers are in it
+  const auto warnings = TrialWarnings("decode", trials);
+  EXPECT_EQ(std::count_if(warnings.begin(), warnings.end(),
+                          [](const std::string& w) {
+                            return w.find("2 of 10 trials lie far from the others; no trial is left out") !=
+                                   std::string::npos;
+                          }),
+            1);
+  EXPECT_EQ(CountOutliers(std::vector<double>{}), 0);
+  EXPECT_EQ(CountOutliers(std::vector<double>{100, 100, 100, 100, 104}), 0);  // too near to matter
+}
+
+TEST(TrialWarnings, NameWandering) {
+  std::vector<double> trials;
+  for (int i = 0; i < 20; ++i) trials.push_back(i / 5 % 2 ? 101 : 100);
+  const auto warnings = TrialWarnings("decode", trials);
+  ASSERT_EQ(warnings.size(), 1u);
+  EXPECT_EQ(warnings[0].find("decode wanders"), 0u) << warnings[0];
+}
+
 TEST(Format, WithoutAnInterval) {
   EXPECT_EQ(FormatUncertain(412.345, std::nullopt), "412");
   EXPECT_EQ(FormatUncertain(412.345, 0.0), "412.3");
   EXPECT_EQ(FormatUncertain(0, 0.0), "0");
   EXPECT_EQ(FormatUncertain(std::nan(""), 1.0), "unknown");
   EXPECT_EQ(FormatRate(std::nullopt), "unknown");
+}
+
+TEST(Format, LopsidedIntervals) {
+  EXPECT_EQ(FormatInterval(58, 54, 62), "58 ± 4");
+  EXPECT_EQ(FormatInterval(58, 51, 70), "58 (51 to 70)");
+  EXPECT_EQ(FormatInterval(58.4, 58, 70.9), "58 (58 to 71)");
+  EXPECT_EQ(FormatInterval(5.2, 0, 55.3), "10 (0 to 60)");
+  EXPECT_EQ(FormatInterval(58.43, std::nullopt, 61), "58.4");
+  EXPECT_EQ(FormatInterval(std::nan(""), 1, 2), "unknown");
+  EXPECT_EQ(FormatInterval(0, 0, 0), "0");
+  EXPECT_EQ(FormatRate(Rate{.value = 5, .ci_low = 0, .ci_high = 17, .n = 2}), "5 (0 to 17)");
+  EXPECT_EQ(FormatPercentUncertain(0.584, 0.544, 0.624), "58 ± 4 %");
+  EXPECT_EQ(FormatPercentUncertain(0.58, 0.51, 0.70), "58 % (51 to 70)");
+  EXPECT_EQ(FormatPercentUncertain(0.0421, 0.0401, 0.0441), "4.21 ± 0.20 %");
+  EXPECT_EQ(FormatPercentUncertain(0.03, -0.05, 0.11), "3 ± 8 %");
+  EXPECT_EQ(FormatPercentUncertain(0.584, std::nullopt, std::nullopt), "58 %");
+  EXPECT_EQ(FormatUncertain(-0.3, 8), "0 ± 8");  // not "-0"
 }
 
 TEST(Format, Numbers) {

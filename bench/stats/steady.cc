@@ -5,8 +5,8 @@
 #include <boost/math/distributions/students_t.hpp>
 #include <cmath>
 #include <cstdio>
-#include <numeric>
 
+#include "bench/stats/interval.h"
 #include "bench/stats/summary.h"
 
 namespace assay::bench {
@@ -16,15 +16,13 @@ constexpr double kMaxDrift = 0.02;
 constexpr double kDriftSignificance = 0.05;
 constexpr double kMaxVariation = 0.05;
 constexpr size_t kMinTrials = 5;
+constexpr double kOutlierSigmas = 3;
+constexpr double kMinOutlier = 0.05;  // of the median
 
 std::string Percent(double fraction) {
   char text[32];
   std::snprintf(text, sizeof text, "%.0f %%", 100 * fraction);
   return text;
-}
-
-double Mean(std::span<const double> x) {
-  return std::accumulate(x.begin(), x.end(), 0.0) / x.size();
 }
 
 }  // namespace
@@ -33,9 +31,7 @@ WarmUp::WarmUp(double min_s, double max_s) : min_s_(min_s), max_s_(max_s) {}
 
 void WarmUp::Add(double step_s) {
   elapsed_s_ += step_s;
-  ++steps_;
-  window_.push_back(step_s);
-  if (window_.size() > kWindow) window_.pop_front();
+  steps_s_.push_back(step_s);
 }
 
 bool WarmUp::Done() const {
@@ -43,14 +39,14 @@ bool WarmUp::Done() const {
 }
 
 bool WarmUp::Steady() const {
-  if (elapsed_s_ < min_s_ || window_.size() < kWindow) return false;
-  const auto middle = window_.begin() + kWindow / 2;
-  const double older = Median({window_.begin(), middle}), newer = Median({middle, window_.end()});
-  std::vector<double> sorted(window_.begin(), window_.end());
-  std::sort(sorted.begin(), sorted.end());
-  const double median = Quantile(sorted, 0.5);
-  const double spread = Quantile(sorted, 0.75) - Quantile(sorted, 0.25);
-  return std::abs(newer - older) < kMaxTrend * older && spread < kMaxSpread * median;
+  if (elapsed_s_ < min_s_ || steps_s_.size() < kMinWindow) return false;
+  const size_t size = std::max(kMinWindow, steps_s_.size() / 2);
+  const std::span<const double> window = std::span(steps_s_).last(size);
+  const auto median = [](std::span<const double> x) { return Median({x.begin(), x.end()}); };
+  std::vector<double> jumps;
+  for (size_t i = 1; i < size; ++i) jumps.push_back(std::abs(window[i] - window[i - 1]));
+  return median(window.last(size / 3)) > (1 - kMaxFall) * median(window.first(size / 3)) &&
+         median(jumps) < kMaxJump * median(window);
 }
 
 Trend FitTrend(std::span<const double> per_trial) {
@@ -70,6 +66,16 @@ Trend FitTrend(std::span<const double> per_trial) {
   const double t = std::abs(slope) / std::sqrt(residual / (n - 2) / sxx);
   trend.p_value = 2 * boost::math::cdf(boost::math::complement(boost::math::students_t(n - 2), t));
   return trend;
+}
+
+int64_t CountOutliers(std::span<const double> per_trial) {
+  if (per_trial.empty()) return 0;
+  const double median = Median({per_trial.begin(), per_trial.end()});
+  std::vector<double> deviations;
+  for (double x : per_trial) deviations.push_back(std::abs(x - median));
+  // 1.4826 makes the median absolute deviation the standard deviation of a normal distribution.
+  const double limit = std::max(kOutlierSigmas * 1.4826 * Median(deviations), kMinOutlier * std::abs(median));
+  return std::count_if(deviations.begin(), deviations.end(), [&](double d) { return d > limit; });
 }
 
 std::vector<std::string> TrialWarnings(const std::string& what, std::span<const double> per_trial) {
@@ -93,6 +99,15 @@ std::vector<std::string> TrialWarnings(const std::string& what, std::span<const 
   if (mean > 0 && variation > kMaxVariation) {
     warnings.push_back(what + " varies by " + Percent(variation) +
                        " between trials (one standard deviation); end other processes and repeat");
+  }
+  if (NeighboursCorrelate(per_trial)) {
+    warnings.push_back(what + " wanders: neighbouring trials resemble each other, for which the interval is wider; " +
+                       "longer trials would narrow it");
+  }
+  const int64_t outliers = per_trial.size() < kMinTrials ? 0 : CountOutliers(per_trial);
+  if (outliers > 0) {
+    warnings.push_back(what + ": " + std::to_string(outliers) + " of " + std::to_string(per_trial.size()) + " trials " +
+                       (outliers == 1 ? "lies" : "lie") + " far from the others; " + kOutlierPolicy);
   }
   return warnings;
 }

@@ -2,24 +2,13 @@
 #include "bench/stats/summary.h"
 
 #include <algorithm>
-#include <boost/math/distributions/students_t.hpp>
 #include <cmath>
 #include <numeric>
 
+#include "bench/stats/interval.h"
 #include "runtime/core/error.h"
 
 namespace assay::bench {
-namespace {
-
-bool AllFinite(std::span<const double> sample) {
-  return std::all_of(sample.begin(), sample.end(), [](double x) { return std::isfinite(x); });
-}
-
-double Mean(std::span<const double> sample) {
-  return std::accumulate(sample.begin(), sample.end(), 0.0) / static_cast<double>(sample.size());
-}
-
-}  // namespace
 
 std::optional<double> Rate::HalfWidth() const {
   if (!ci_low || !ci_high) return std::nullopt;
@@ -39,6 +28,14 @@ double Median(std::vector<double> sample) {
   return Quantile(sample, 0.5);
 }
 
+double Mean(std::span<const double> sample) {
+  return std::accumulate(sample.begin(), sample.end(), 0.0) / static_cast<double>(sample.size());
+}
+
+bool AllFinite(std::span<const double> sample) {
+  return std::all_of(sample.begin(), sample.end(), [](double x) { return std::isfinite(x); });
+}
+
 std::optional<Latency> SummarizeLatency(std::vector<double> sample) {
   if (sample.empty() || !AllFinite(sample)) return std::nullopt;
   std::sort(sample.begin(), sample.end());
@@ -51,19 +48,25 @@ std::optional<Latency> SummarizeLatency(std::vector<double> sample) {
                  .n = static_cast<int64_t>(sample.size())};
 }
 
+std::optional<Latency> SummarizeLatencyOfTrials(std::span<const std::vector<double>> trials) {
+  std::vector<double> pooled;
+  for (const std::vector<double>& trial : trials) pooled.insert(pooled.end(), trial.begin(), trial.end());
+  auto latency = SummarizeLatency(std::move(pooled));
+  if (!latency) return latency;
+  if (const auto p50 = QuantileInterval(trials, 0.50)) latency->p50_low = p50->low, latency->p50_high = p50->high;
+  if (const auto p99 = QuantileInterval(trials, 0.99)) latency->p99_low = p99->low, latency->p99_high = p99->high;
+  return latency;
+}
+
 std::optional<Rate> SummarizeRate(std::span<const double> per_trial) {
   if (per_trial.empty() || !AllFinite(per_trial)) return std::nullopt;
-  const double n = static_cast<double>(per_trial.size());
   Rate rate;
   rate.value = Mean(per_trial);
   rate.n = static_cast<int64_t>(per_trial.size());
-  if (per_trial.size() < 2) return rate;
-  double squares = 0;
-  for (double x : per_trial) squares += (x - rate.value) * (x - rate.value);
-  const double t = boost::math::quantile(boost::math::students_t(n - 1), 0.975);
-  const double half = t * std::sqrt(squares / (n - 1) / n);
-  rate.ci_low = std::max(0.0, rate.value - half);
-  rate.ci_high = rate.value + half;
+  if (const auto interval = MeanInterval(per_trial)) {
+    rate.ci_low = std::max(0.0, interval->low);
+    rate.ci_high = interval->high;
+  }
   return rate;
 }
 

@@ -4,10 +4,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
+#include <random>
 #include <thread>
 
+#include "bench/claims/build_gap.h"
+#include "bench/claims/card_of_device.h"
 #include "bench/limits/probes.h"
-#include "bench/power/power.h"
 #include "bench/result/provenance.h"
 #include "bench/stats/format.h"
 #include "bench/stats/steady.h"
@@ -21,16 +24,23 @@ namespace {
 constexpr double kMinWarmUpS = 2.0;
 constexpr double kMaxWarmUpS = 20.0;
 constexpr double kProbeS = 0.7;
-constexpr double kIdleS = 2.0;
+constexpr double kShortProbeS = 0.3;
+constexpr double kLeastIdleS = 2.0, kMostIdleS = 10.0;
+// Loads begin at a random moment of the meter's cycle; no meter that is read by the second has a longer one.
+constexpr double kMaxPhaseS = 1.0;
+// Prompts of the decode loop are this short, so that it is a loop of decode steps.
+constexpr int64_t kDecodeLoopPrompt = 16;
+// Above, what lies between the engine's steps is a part of the result.
+constexpr double kClientShare = 0.05;
 constexpr uint64_t kReadAheadBytes = 1ull << 30;
 // Tokens per step while prompts are run: large enough for dense products, small enough to keep activations small.
 constexpr int64_t kStepTokens = 512;
-// Decode steps in the profiled run; each waits for the device after every operation, so few suffice.
-constexpr int64_t kProfileSteps = 16;
 // Which prompts are for what: the same trials measure the same prompts, however long the warm-up took.
 constexpr int64_t kGuardPromptIndex = 0;
 constexpr int64_t kTrialPrompts = 1;
 constexpr int64_t kWarmUpPrompts = int64_t{1} << 40;
+constexpr int64_t kProfilePrompts = int64_t{1} << 41;
+constexpr int64_t kLoopPrompts = int64_t{1} << 42;
 
 }  // namespace
 
@@ -54,7 +64,7 @@ ExecutorOptions BenchRun::EngineOptions() const {
   ExecutorOptions o;
   o.max_seqs = options_.scenario == Scenario::kSingleStream ? 1 : options_.concurrency;
   o.max_tokens = std::max({std::min(kStepTokens, options_.isl * o.max_seqs), o.max_seqs, kGuardPrompt});
-  o.max_context = std::max(options_.isl + std::max(options_.osl, kProfileSteps), kGuardPrompt + kGuardTokens);
+  o.max_context = std::max(options_.isl + options_.osl, kGuardPrompt + kGuardTokens);
   if (session_->config().max_positions > 0) {
     o.max_context = std::max(std::min(o.max_context, session_->config().max_positions), options_.isl + options_.osl);
   }
@@ -71,7 +81,10 @@ void BenchRun::Describe() {
   d.driver = session_->device()->table().version;
   d.isa = std::string(info.detail);
   d.reason = session_->choice().reason;
-  if (!info.is_accelerator) d.threads = options_.model.threads > 0 ? options_.model.threads : info.compute_units;
+  accelerator_ = info.is_accelerator != 0;
+  card_ = CardOfDevice(info);
+  if (card_.card && card_.sure) d.card_id = card_.card->id;
+  if (!accelerator_) d.threads = options_.model.threads > 0 ? options_.model.threads : info.compute_units;
   ModelInfo& m = result_.model;
   m.name = c.name;
   m.family = FamilyName(c.family);
@@ -89,18 +102,49 @@ void BenchRun::Describe() {
   w.seed = options_.seed;
 }
 
-void BenchRun::Probe() {
+// Before the model is loaded and again after it is gone: the probe's buffer and the weights are never there together,
+// and a neighbour who is busy at one end of the run does not lower the limit.
+void BenchRun::Probe(bool first) {
   const auto& device = session_->device();
   const auto& d = session_->dtypes();
+  const ModelConfig& c = session_->config();
   Progress("measuring the read bandwidth");
-  const ProbeResult read = ProbeReadBandwidth(device, kProbeS);
+  const ProbeResult read = ProbeReadBandwidth(device, kProbeBytes, kProbeS);
   Progress("measuring matrix products");
-  const ProbeResult matmul = ProbeMatmul(device, session_->weight_dtype(), d.compute, d.act, kProbeS);
+  MatmulProbe product{session_->weight_dtype(), d.compute, d.act};
+  const ProbeResult matmul = ProbeMatmul(device, product, kProbeS);
+  const auto keep = [](const ProbeResult& probe, std::optional<double>* best, std::optional<double>* half_width) {
+    // Two probes that differ by more than their own spread show how far the limit itself is known.
+    const double moved = *best ? std::abs(**best - probe.best) / 2 : 0;
+    *half_width = std::max({half_width->value_or(0), probe.half_width.value_or(0), moved});
+    *best = std::max(best->value_or(0), probe.best);
+  };
+  {
+    const std::lock_guard lock(mutex_);
+    Limits& l = result_.limits;
+    keep(read, &l.bytes_per_s, &l.bytes_per_s_half_width);
+    keep(matmul, &l.flops, &l.flops_half_width);
+    l.flops_dtype = DTypeName(session_->weight_dtype());
+  }
+  if (!first) return;
+  product.m = std::min(kStepTokens, options_.isl * EngineOptions().max_seqs);
+  product.n = 2 * c.ffn;
+  product.k = c.hidden;
+  const ProbeResult model = ProbeMatmul(device, product, kShortProbeS);
+  const ProbeResult copy = ProbeCopyBandwidth(device, kShortProbeS);
+  const ProbeResult cache = ProbeReadBandwidth(device, kCacheBytes, kShortProbeS);
+  const double launch_s = ProbeLaunch(device, kShortProbeS);
   const std::lock_guard lock(mutex_);
   Limits& l = result_.limits;
-  l.bytes_per_s = std::max(l.bytes_per_s.value_or(0), read.best);
-  l.flops = std::max(l.flops.value_or(0), matmul.best);
-  l.flops_dtype = DTypeName(session_->weight_dtype());
+  l.model_flops = model.best;
+  l.model_matmul = fmt::format("{} x {} x {}", product.m, product.n, product.k);
+  l.copy_bytes_per_s = copy.best;
+  l.cache_bytes_per_s = cache.best;
+  l.launch_us = launch_s * 1e6;
+}
+
+TrialSpec BenchRun::Spec() const {
+  return {options_.scenario, options_.isl, options_.osl, options_.requests, options_.concurrency, 0};
 }
 
 void BenchRun::WarmUpEngine() {
@@ -108,8 +152,8 @@ void BenchRun::WarmUpEngine() {
   WarmUp warm_up(kMinWarmUpS, kMaxWarmUpS);
   const Clock::time_point start = Clock::now();
   const auto elapsed = [&] { return std::chrono::duration<double>(Clock::now() - start).count(); };
-  TrialSpec spec{options_.scenario, options_.isl, options_.osl, 1, options_.concurrency};
-  if (options_.scenario == Scenario::kOffline) spec.requests = std::min(options_.requests, options_.concurrency);
+  TrialSpec spec = Spec();
+  spec.requests = options_.scenario == Scenario::kOffline ? std::min(options_.requests, options_.concurrency) : 1;
   int64_t next_warm_up = kWarmUpPrompts;
   // Whole requests, so that the prompt's path is warm too; the time of a decode step decides.
   do {
@@ -123,58 +167,86 @@ void BenchRun::WarmUpEngine() {
   result_.warm_up = WarmUpInfo{static_cast<int64_t>(warm_up.steps()), elapsed(), warm_up.Steady()};
 }
 
+MeteredTrial BenchRun::Metered(const TrialRecord& record) const {
+  const double begin_s = epoch_s_ + record.trial.start_s;
+  return {{begin_s, begin_s + record.trial.duration_s}, record.samples};
+}
+
+// A meter that samples in a fixed rhythm must not meet every trial at the same point of it.
+void BenchRun::PauseForPhase() {
+  if (!sampler_ || sampler_->info().constant) return;
+  static thread_local std::minstd_rand random(std::random_device{}());
+  std::this_thread::sleep_for(
+      std::chrono::duration<double>(std::uniform_real_distribution<double>(0, kMaxPhaseS)(random)));
+}
+
 void BenchRun::RunTrials() {
-  const TrialSpec spec{options_.scenario, options_.isl, options_.osl, options_.requests, options_.concurrency};
+  TrialSpec spec = Spec();
+  if (sampler_) spec.min_seconds = options_.power_seconds / static_cast<double>(options_.trials);
   for (int64_t i = 0; i < options_.trials; ++i) {
+    PauseForPhase();
     int64_t steps = 0;
-    TrialRecord record = RunTrial(*engine_, spec, *prompts_, i, kTrialPrompts + i * spec.requests, epoch_, [&](double) {
-      if (++steps % 8 == 0) Progress(fmt::format("trial {} of {}: decode step {}", i + 1, options_.trials, steps));
-    });
+    TrialRecord record =
+        RunTrial(*engine_, spec, *prompts_, i, kTrialPrompts + i * kPromptsPerTrial, epoch_, [&](double) {
+          if (++steps % 8 == 0) Progress(fmt::format("trial {} of {}: decode step {}", i + 1, options_.trials, steps));
+        });
+    const std::optional<double> clock_mhz = ReadMachineState().clock_mhz;
     const std::lock_guard lock(mutex_);
     result_.trials.push_back(record.trial);
     samples_.insert(samples_.end(), record.samples.begin(), record.samples.end());
-    totals_ += record.totals;
+    prefill_.push_back(record.prefill);
+    decode_.push_back(record.decode);
+    if (clock_mhz) trial_clocks_mhz_.push_back(*clock_mhz);
+    if (sampler_) metered_.push_back(Metered(record));
     result_.peak_rss_bytes = PeakRssBytes();
   }
 }
 
-void BenchRun::Profile() {
-  Progress("timing each operation");
-  Executor& executor = engine_->executor();
-  Ops& ops = executor.ops();
-  const int64_t sequences = std::min(options_.concurrency, options_.requests);
-  for (int64_t i = 0; i < sequences; ++i) {
-    Request r;
-    r.prompt = prompts_->Prompt(kWarmUpPrompts + i, options_.isl);
-    r.max_new_tokens = std::min(kProfileSteps, executor.options().max_context - options_.isl);
-    const auto id = engine_->Submit(std::move(r));
-    if (!id.ok()) throw Error("profiling: " + id.error());
+// A steady loop of prompts alone, or of decode steps with next to no prompt, for the power of each.
+void BenchRun::RunPhase(bool decode) {
+  if (!sampler_ || (decode && options_.osl < 2)) return;
+  TrialSpec spec = Spec();
+  if (decode) {
+    spec.isl = std::min(kDecodeLoopPrompt, options_.isl);
+    spec.osl += options_.isl - spec.isl;
+  } else {
+    spec.osl = 1;
   }
-  std::map<std::string, OpTime> phases[2];
-  ops.SetMode(Ops::Mode::kProfile);
-  while (!engine_->idle()) {
-    ThrowIfInterrupted();
-    const auto step = engine_->Step();
-    if (!step.ok()) throw DeviceError(step.error());
-    for (const auto& [label, time] : ops.TakeTimes()) {
-      OpTime& t = phases[step.value().decode][label];
-      t.ns += time.ns;
-      t.calls += time.calls;
-    }
+  spec.min_seconds = options_.power_seconds / 2 / static_cast<double>(options_.trials);
+  for (int64_t i = 0; i < options_.trials; ++i) {
+    PauseForPhase();
+    Progress(fmt::format("metering {} alone: {} of {}", decode ? "decode" : "prefill", i + 1, options_.trials));
+    const int64_t prompt = kLoopPrompts + (2 * i + decode) * kPromptsPerTrial;
+    const TrialRecord record = RunTrial(*engine_, spec, *prompts_, i, prompt, epoch_, {});
+    const std::lock_guard lock(mutex_);
+    (decode ? metered_decode_ : metered_prefill_).push_back(Metered(record));
   }
-  ops.SetMode(Ops::Mode::kRun);
-  engine_->TakeFinished();
+}
 
+void BenchRun::ProfileOps() {
+  const double begin_s = NowSeconds();
+  Profile profile =
+      RunProfile(*engine_, Spec(), *prompts_, kProfilePrompts, [&](const std::string& text) { Progress(text); });
+  const std::optional<double> clock_mhz = ReadMachineState().clock_mhz;
   const std::lock_guard lock(mutex_);
-  for (int decode = 0; decode < 2; ++decode) {
-    double total = 0;
-    for (const auto& [label, time] : phases[decode]) total += time.ns;
-    for (const auto& [label, time] : phases[decode]) {
-      result_.ops.push_back({label, decode ? "decode" : "prefill", total > 0 ? time.ns / total : 0, time.calls});
-    }
+  profile_window_ = {begin_s, NowSeconds()};
+  if (!accelerator_) result_.environment.profile_clock_mhz = clock_mhz;
+  result_.ops = profile.ops;
+  profile_ = std::move(profile);
+}
+
+// The machine at rest, metered.
+void BenchRun::Rest(std::vector<Window>* windows, const std::string& what) {
+  if (!sampler_) return;
+  Progress("metering the machine at rest" + what);
+  const double begin_s = NowSeconds();
+  const double seconds = std::clamp(options_.power_seconds / 6, kLeastIdleS, kMostIdleS);
+  while (NowSeconds() - begin_s < seconds) {
+    ThrowIfInterrupted();
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
   }
-  std::stable_sort(result_.ops.begin(), result_.ops.end(),
-                   [](const OpShare& a, const OpShare& b) { return a.share > b.share; });
+  const std::lock_guard lock(mutex_);
+  windows->push_back({begin_s, NowSeconds()});
 }
 
 void BenchRun::Execute() {
@@ -185,19 +257,14 @@ void BenchRun::Execute() {
   std::vector<int32_t> special = config.eos_ids;
   special.push_back(config.bos_id);
   prompts_ = std::make_unique<Prompts>(options_.seed, config.vocab, special);
-  MeterChoice choice = MakeMeter(options_.power);
-  no_meter_ = choice.why_none;
-  if (choice.meter) sampler_ = std::make_unique<Sampler>(std::move(choice.meter));
-  Describe();
-  if (sampler_) {
-    Progress("metering the machine at rest");
-    const double begin = NowSeconds();
-    for (int i = 0; i < 20; ++i) {
-      ThrowIfInterrupted();
-      std::this_thread::sleep_for(std::chrono::duration<double>(kIdleS / 20));
-    }
-    idle_ = Window{begin, NowSeconds()};
+  MeterChoice choice = MakeMeter(options_.power, session_->device());
+  {
+    const std::lock_guard lock(mutex_);
+    no_meter_ = choice.why_none;
+    if (choice.meter) sampler_ = std::make_unique<Sampler>(std::move(choice.meter));
   }
+  Describe();
+  Rest(&idle_before_, "");
   // Damaged values are refused now, not after seconds of probing; to read a larger file would take those seconds.
   Checkpoint& checkpoint = session_->checkpoint();
   if (!checkpoint.synthetic() && checkpoint.file_bytes() <= kReadAheadBytes) {
@@ -206,17 +273,20 @@ void BenchRun::Execute() {
       checkpoint.Release(tensor);
     }
   }
-  // Before the model is loaded and again after it is gone: the probe's buffer and the weights are never there together,
-  // and a neighbour who is busy at one end of the run does not lower the limit.
-  Probe();
+  Probe(true);
   Progress("loading " + config.name);
   engine_ = session_->Load(EngineOptions());
+  Rest(&idle_loaded_, ", weights loaded");
   WarmUpEngine();
   RunTrials();
-  Profile();
+  RunPhase(/*decode=*/false);
+  RunPhase(/*decode=*/true);
+  ProfileOps();
+  Rest(&idle_loaded_, ", weights loaded");
   const GuardRun guard = RunGuard(*engine_, prompts_->Prompt(kGuardPromptIndex, kGuardPrompt));
   engine_.reset();
-  Probe();
+  Rest(&idle_after_, "");
+  Probe(false);
   Progress("checking the output against the reference");
   Accuracy accuracy;
   if (session_->device()->info().is_reference) {
@@ -231,49 +301,132 @@ void BenchRun::Execute() {
   if (!sha256.empty()) result_.model.sha256 = sha256;
 }
 
-void BenchRun::SummarizeLocked() {
+void BenchRun::AddPhases() {
+  const auto unit = [](const std::vector<PhaseTotals>& trials, const std::vector<double>& kernels_s, double tokens) {
+    PhaseTotals sum;
+    std::vector<double> steps_s;
+    for (const PhaseTotals& t : trials) {
+      sum += t;
+      if (t.units > 0) steps_s.push_back(t.seconds / static_cast<double>(t.units));
+    }
+    if (sum.units == 0) return std::optional<PhaseTimes>();
+    const auto n = static_cast<double>(sum.units);
+    return std::optional(PhaseTimes{tokens > 0 ? tokens : static_cast<double>(sum.tokens) / n, sum.flops / n,
+                                    sum.bytes / n, SummarizeRate(kernels_s), SummarizeRate(steps_s)});
+  };
+  result_.phases.prefill = unit(prefill_, profile_.prefill_s, static_cast<double>(options_.isl));
+  result_.phases.decode = unit(decode_, profile_.decode_s, 0);
+}
+
+void BenchRun::AddShares() {
+  Limits& l = result_.limits;
+  const auto share = [](const std::optional<double>& did, const std::optional<double>& limit) {
+    return did && limit && *limit > 0 ? std::optional(*did / *limit) : std::nullopt;
+  };
+  const auto rates = [](const std::vector<PhaseTotals>& trials, std::optional<double>* flops_per_s,
+                        std::optional<double>* bytes_per_s, std::optional<double>* flops_per_byte) {
+    PhaseTotals sum;
+    for (const PhaseTotals& t : trials) sum += t;
+    if (sum.seconds <= 0) return;
+    *flops_per_s = sum.flops / sum.seconds;
+    *bytes_per_s = sum.bytes / sum.seconds;
+    if (sum.bytes > 0) *flops_per_byte = sum.flops / sum.bytes;
+  };
+  std::optional<double> prefill_bytes_per_s, decode_flops_per_s;
+  rates(prefill_, &l.prefill_flops_per_s, &prefill_bytes_per_s, &l.prefill_flops_per_byte);
+  rates(decode_, &decode_flops_per_s, &l.decode_bytes_per_s, &l.decode_flops_per_byte);
+  l.mfu = share(l.prefill_flops_per_s, l.flops);
+  l.mbu = share(l.decode_bytes_per_s, l.bytes_per_s);
+  l.prefill_mbu = share(prefill_bytes_per_s, l.bytes_per_s);
+  l.decode_mfu = share(decode_flops_per_s, l.flops);
+}
+
+void BenchRun::AddPower() {
+  PowerWork work{epoch_s_,     metered_,    metered_prefill_, metered_decode_,
+                 idle_before_, idle_after_, idle_loaded_,     std::nullopt};
+  if (result_.metrics.output_tps) work.output_tps = result_.metrics.output_tps->value;
+  if (!sampler_) {
+    result_.power = SummarizePower(nullptr, no_meter_, work);
+    AddEnvironment(nullptr);
+    return;
+  }
+  const MeterRecord record = sampler_->Record();
+  result_.power = SummarizePower(&record, "", work);
+  AddEnvironment(&record);
+}
+
+// Clocks and throttling: the meter's word on the device, or on a CPU the kernel's.
+void BenchRun::AddEnvironment(const MeterRecord* meter) {
+  Environment& e = result_.environment;
+  e.after = ReadMachineState();
+  if (!accelerator_) {
+    if (!trial_clocks_mhz_.empty()) e.trial_clock_mhz = Median(trial_clocks_mhz_);
+    if (e.before.throttle_events && e.after.throttle_events) {
+      e.throttled = *e.after.throttle_events > *e.before.throttle_events;
+    }
+  }
+  if (result_.power.throttled_share) e.throttled = *result_.power.throttled_share > 0;
+  if (!meter || !result_.power.mean_clock_mhz) return;
+  e.trial_clock_mhz = result_.power.mean_clock_mhz;
+  double sum = 0, n = 0;
+  for (const Reading& r : meter->readings) {
+    if (!r.clock_mhz || r.t_s < profile_window_.begin_s || r.t_s > profile_window_.end_s) continue;
+    sum += *r.clock_mhz;
+    ++n;
+  }
+  if (n > 0) e.profile_clock_mhz = sum / n;
+}
+
+void BenchRun::AddWarnings() {
   RunResult& r = result_;
-  r.duration_s = std::chrono::duration<double>(Clock::now() - epoch_).count();
-  r.metrics = Summarize(r.trials, samples_);
-  r.environment.after = ReadMachineState();
-  int64_t input = 0, output = 0;
-  std::vector<Window> windows;
-  for (const Trial& t : r.trials) {
-    input += t.input_tokens;
-    output += t.output_tokens;
-    windows.push_back({epoch_s_ + t.start_s, epoch_s_ + t.start_s + t.duration_s});
-  }
-  if (!samples_.empty()) {
-    const double n = static_cast<double>(samples_.size());
-    r.workload.achieved_isl = static_cast<double>(input) / n;
-    r.workload.achieved_osl = static_cast<double>(output) / n;
-  }
-  r.power = SummarizePower(sampler_.get(), no_meter_, {windows, output, input + output, idle_});
-
-  Limits& l = r.limits;
-  if (totals_.prefill_s > 0) l.prefill_flops_per_s = totals_.prefill_flops / totals_.prefill_s;
-  if (totals_.decode_s > 0) l.decode_bytes_per_s = totals_.decode_bytes / totals_.decode_s;
-  if (l.flops && l.prefill_flops_per_s) l.mfu = *l.prefill_flops_per_s / *l.flops;
-  if (l.bytes_per_s && l.decode_bytes_per_s) l.mbu = *l.decode_bytes_per_s / *l.bytes_per_s;
-
   r.warnings.clear();
   const auto add = [&](std::vector<std::string> more) {
     r.warnings.insert(r.warnings.end(), more.begin(), more.end());
   };
   std::vector<double> decode, prefill;
+  double client = 0;
   for (const Trial& t : r.trials) {
     if (t.decode_tps) decode.push_back(*t.decode_tps);
     if (t.prefill_tps) prefill.push_back(*t.prefill_tps);
+    client = std::max(client, t.client_share.value_or(0));
   }
   if (!decode.empty()) add(TrialWarnings("decode speed", decode));
   if (!prefill.empty()) add(TrialWarnings("prefill speed", prefill));
+  if (client > kClientShare) {
+    r.warnings.push_back("up to " + FormatPercent(client) +
+                         " of a trial passed outside the engine's steps: the client, not the device, limited this run");
+  }
   add(EnvironmentWarnings(r.environment, r.duration_s));
+  if (sampler_ && r.power.grade == "none" && !r.trials.empty()) {
+    r.warnings.push_back("the energy is not valid: " + (r.power.notes.empty() ? kUnknown : r.power.notes[0]));
+  }
   if (r.warm_up && !r.warm_up->steady) {
     r.warnings.push_back("warm-up ended by its time limit, not because the step time was steady");
   }
   if (r.model.weights == "synthetic") {
     r.warnings.push_back("synthetic weights: speeds are those of a model of this shape, the text means nothing");
   }
+}
+
+void BenchRun::SummarizeLocked() {
+  RunResult& r = result_;
+  r.duration_s = std::chrono::duration<double>(Clock::now() - epoch_).count();
+  r.metrics = Summarize(r.trials, samples_);
+  int64_t input = 0, output = 0;
+  for (const Trial& t : r.trials) {
+    input += t.input_tokens;
+    output += t.output_tokens;
+  }
+  if (!samples_.empty()) {
+    const double n = static_cast<double>(samples_.size());
+    r.workload.achieved_isl = static_cast<double>(input) / n;
+    r.workload.achieved_osl = static_cast<double>(output) / n;
+  }
+  AddPower();
+  AddPhases();
+  AddShares();
+  AddWarnings();
+  if (!r.trials.empty()) r.gap = BuildGapReport(r, card_);
 }
 
 BenchSnapshot BenchRun::Snapshot() {

@@ -9,10 +9,12 @@
 #include <string>
 #include <vector>
 
-#include "bench/power/sampler.h"
+#include "bench/claims/cards.h"
+#include "bench/power/power.h"
 #include "bench/result/run_result.h"
 #include "bench/result/write.h"
 #include "bench/sut/guard.h"
+#include "bench/sut/profile.h"
 #include "bench/sut/session.h"
 #include "bench/sut/trial.h"
 
@@ -28,6 +30,7 @@ struct BenchOptions {
   int64_t trials = 5;
   uint64_t seed = 1;
   std::string power = "auto";
+  double power_seconds = 30;  // metered load in all trials together, where there is a meter
 };
 const char* ScenarioName(Scenario scenario);
 
@@ -49,11 +52,21 @@ class BenchRun {
 
  private:
   void Describe();
-  void Probe();
+  void Probe(bool first);
   void WarmUpEngine();
   void RunTrials();
-  void Profile();
+  void RunPhase(bool decode);
+  void ProfileOps();
+  void Rest(std::vector<Window>* windows, const std::string& what);
+  void PauseForPhase();
+  TrialSpec Spec() const;
+  MeteredTrial Metered(const TrialRecord& record) const;
   void SummarizeLocked();
+  void AddPhases();
+  void AddShares();
+  void AddPower();
+  void AddEnvironment(const MeterRecord* meter);
+  void AddWarnings();
   ExecutorOptions EngineOptions() const;
   void Progress(const std::string& text) const {
     if (progress_) progress_(text);
@@ -68,14 +81,20 @@ class BenchRun {
   std::unique_ptr<Session> session_;
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<Prompts> prompts_;
-  std::unique_ptr<Sampler> sampler_;
-  std::string no_meter_;
-  std::optional<Window> idle_;
 
   std::mutex mutex_;  // guards what follows
   RunResult result_;
+  CardMatch card_;
+  bool accelerator_ = false;
   std::vector<RequestSample> samples_;
-  StepTotals totals_;
+  std::vector<PhaseTotals> prefill_, decode_;  // per trial
+  Profile profile_;
+  Window profile_window_;
+  std::vector<double> trial_clocks_mhz_;  // of a CPU, at the end of each trial
+  std::unique_ptr<Sampler> sampler_;      // set before the trials, then only read
+  std::string no_meter_;
+  std::vector<MeteredTrial> metered_, metered_prefill_, metered_decode_;
+  std::vector<Window> idle_before_, idle_loaded_, idle_after_;
 };
 
 }  // namespace assay::bench

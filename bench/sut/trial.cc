@@ -41,32 +41,17 @@ class TrialRunner {
       ThrowIfInterrupted();
       const auto step = engine_.Step();
       if (!step.ok()) throw DeviceError(step.error());
-      Count(step.value(), &record->totals);
+      step_s_ += Seconds(step.value().end - step.value().begin);
+      CountStep(engine_.executor(), step.value(), &record->prefill, &record->decode);
       for (const TokenEvent& t : step.value().tokens) live_.at(t.sequence).tokens.push_back(step.value().end);
       if (step.value().decode && on_step) on_step(Seconds(step.value().end - step.value().begin));
       for (const auto& sequence : engine_.TakeFinished()) Finish(*sequence, record);
     }
   }
 
- private:
-  void Count(const StepReport& step, StepTotals* totals) const {
-    const ModelShape& shape = engine_.executor().model().shape();
-    const double s = Seconds(step.end - step.begin);
-    if (step.decode) {
-      const KvPlan& kv = engine_.executor().kv_plan();
-      const int64_t mean_context = step.sequences > 0 ? step.context_tokens / step.sequences : 0;
-      const double kv_position = 2.0 * static_cast<double>(DTypeBytes(kv.dtype, shape.kv_heads * shape.head_dim));
-      totals->decode_s += s;
-      totals->decode_bytes += static_cast<double>(shape.step_weight_bytes) +
-                              kv_position * static_cast<double>(step.sequences * shape.AttendedPositions(mean_context));
-      return;
-    }
-    totals->prefill_s += s;
-    totals->prefill_flops +=
-        static_cast<double>(step.prompt_tokens) * static_cast<double>(shape.flops_per_token - shape.head_flops) +
-        static_cast<double>(step.tokens.size()) * static_cast<double>(shape.head_flops);
-  }
+  double step_s() const { return step_s_; }
 
+ private:
   void Finish(const Sequence& sequence, TrialRecord* record) {
     const Live live = live_.at(sequence.id);
     live_.erase(sequence.id);
@@ -81,10 +66,9 @@ class TrialRunner {
     for (size_t i = 1; i < live.tokens.size(); ++i) {
       sample.itl_ms.push_back(1e3 * Seconds(live.tokens[i] - live.tokens[i - 1]));
     }
-    // The causal attention of a prompt reads n(n+1)/2 positions; half of its last query's work, n times.
-    const ModelShape& shape = engine_.executor().model().shape();
-    record->totals.prefill_flops +=
-        0.5 * static_cast<double>(sample.input_tokens) * static_cast<double>(shape.AttentionFlops(sample.input_tokens));
+    // A prompt may take several steps; it is a unit of work only as a whole.
+    ++record->prefill.units;
+    record->prefill.flops += PromptAttentionFlops(engine_.executor().model().shape(), sample.input_tokens);
     record->samples.push_back(std::move(sample));
   }
 
@@ -92,6 +76,7 @@ class TrialRunner {
   const TrialSpec& spec_;
   Clock::time_point epoch_;
   int64_t trial_;
+  double step_s_ = 0;
   std::map<int64_t, Live> live_;
 };
 
@@ -118,11 +103,40 @@ void FillTrial(const TrialSpec& spec, TrialRecord* record) {
 
 }  // namespace
 
-void StepTotals::operator+=(const StepTotals& o) {
-  prefill_s += o.prefill_s;
-  decode_s += o.decode_s;
-  prefill_flops += o.prefill_flops;
-  decode_bytes += o.decode_bytes;
+void PhaseTotals::operator+=(const PhaseTotals& o) {
+  seconds += o.seconds;
+  units += o.units;
+  tokens += o.tokens;
+  flops += o.flops;
+  bytes += o.bytes;
+}
+
+double PromptAttentionFlops(const ModelShape& shape, int64_t tokens) {
+  return 0.5 * static_cast<double>(tokens) * static_cast<double>(shape.AttentionFlops(tokens));
+}
+
+void CountStep(const Executor& executor, const StepReport& step, PhaseTotals* prefill, PhaseTotals* decode) {
+  const ModelShape& shape = executor.model().shape();
+  const double s = Seconds(step.end - step.begin);
+  const double kv_position =
+      2.0 * static_cast<double>(DTypeBytes(executor.kv_plan().dtype, shape.kv_heads * shape.head_dim));
+  const auto sequences = static_cast<double>(step.sequences);
+  PhaseTotals* phase = step.decode ? decode : prefill;
+  phase->seconds += s;
+  phase->bytes += static_cast<double>(shape.step_weight_bytes);
+  if (step.decode) {
+    const int64_t mean_context = step.sequences > 0 ? step.context_tokens / step.sequences : 0;
+    ++phase->units;
+    phase->tokens += step.sequences;
+    phase->bytes += kv_position * sequences * static_cast<double>(shape.AttendedPositions(mean_context));
+    phase->flops += sequences * static_cast<double>(shape.flops_per_token + shape.AttentionFlops(mean_context));
+    return;
+  }
+  const auto tokens = static_cast<double>(step.prompt_tokens);
+  phase->tokens += step.prompt_tokens;
+  phase->bytes += kv_position * tokens * static_cast<double>(shape.layers);
+  phase->flops += tokens * static_cast<double>(shape.flops_per_token - shape.head_flops) +
+                  static_cast<double>(step.tokens.size()) * static_cast<double>(shape.head_flops);
 }
 
 TrialRecord RunTrial(Engine& engine, const TrialSpec& spec, const Prompts& prompts, int64_t trial, int64_t first_prompt,
@@ -130,13 +144,17 @@ TrialRecord RunTrial(Engine& engine, const TrialSpec& spec, const Prompts& promp
   TrialRecord record;
   TrialRunner runner(engine, spec, epoch, trial);
   const Clock::time_point start = Clock::now();
-  for (int64_t i = 0; i < spec.requests; ++i) {
-    runner.Submit(i, prompts.Prompt(first_prompt + i, spec.isl));
-    if (spec.scenario == Scenario::kSingleStream) runner.RunUntilIdle(on_step, &record);
-  }
-  runner.RunUntilIdle(on_step, &record);
+  int64_t sent = 0;
+  do {
+    for (int64_t i = 0; i < spec.requests; ++i, ++sent) {
+      runner.Submit(sent, prompts.Prompt(first_prompt + sent, spec.isl));
+      if (spec.scenario == Scenario::kSingleStream) runner.RunUntilIdle(on_step, &record);
+    }
+    runner.RunUntilIdle(on_step, &record);
+  } while (Seconds(Clock::now() - start) < spec.min_seconds && sent + spec.requests <= kPromptsPerTrial);
   record.trial.start_s = Seconds(start - epoch);
   record.trial.duration_s = Seconds(Clock::now() - start);
+  record.trial.client_share = std::max(0.0, 1 - runner.step_s() / record.trial.duration_s);
   FillTrial(spec, &record);
   return record;
 }
@@ -158,17 +176,19 @@ Metrics Summarize(const std::vector<Trial>& trials, const std::vector<RequestSam
   m.prefill_tps = rate([](const Trial& t) { return t.prefill_tps; });
   m.decode_tps = rate([](const Trial& t) { return t.decode_tps; });
 
-  std::vector<double> ttft, tpot, itl, e2e;
+  using PerTrial = std::vector<std::vector<double>>;
+  PerTrial ttft(trials.size()), tpot(trials.size()), itl(trials.size()), e2e(trials.size());
   for (const RequestSample& s : samples) {
-    if (s.ttft_ms) ttft.push_back(*s.ttft_ms);
-    if (s.e2e_ms) e2e.push_back(*s.e2e_ms);
-    if (const auto v = Tpot(s)) tpot.push_back(*v);
-    itl.insert(itl.end(), s.itl_ms.begin(), s.itl_ms.end());
+    const auto t = static_cast<size_t>(s.trial);
+    if (s.ttft_ms) ttft[t].push_back(*s.ttft_ms);
+    if (s.e2e_ms) e2e[t].push_back(*s.e2e_ms);
+    if (const auto v = Tpot(s)) tpot[t].push_back(*v);
+    itl[t].insert(itl[t].end(), s.itl_ms.begin(), s.itl_ms.end());
   }
-  m.ttft_ms = SummarizeLatency(std::move(ttft));
-  m.tpot_ms = SummarizeLatency(std::move(tpot));
-  m.itl_ms = SummarizeLatency(std::move(itl));
-  m.e2e_ms = SummarizeLatency(std::move(e2e));
+  m.ttft_ms = SummarizeLatencyOfTrials(ttft);
+  m.tpot_ms = SummarizeLatencyOfTrials(tpot);
+  m.itl_ms = SummarizeLatencyOfTrials(itl);
+  m.e2e_ms = SummarizeLatencyOfTrials(e2e);
   return m;
 }
 

@@ -22,26 +22,36 @@ struct TrialSpec {
   int64_t isl = 0, osl = 0;
   int64_t requests = 0;     // single-stream: one after the other; offline: all at once
   int64_t concurrency = 1;  // sequences per batch
+  double min_seconds = 0;   // the requests are repeated, each time with new prompts, until so long has passed
 };
 
-// What the steps of a trial did, for MFU and MBU.
-struct StepTotals {
-  double prefill_s = 0, decode_s = 0;  // time in steps that ran prompts; in pure decode steps
-  double prefill_flops = 0;            // matrix products and attention
-  double decode_bytes = 0;             // weights and KV cache that the steps had to read
-  void operator+=(const StepTotals& other);
+// What the steps of one phase did: those that ran prompts, or pure decode steps.
+struct PhaseTotals {
+  double seconds = 0;
+  int64_t units = 0;   // prompts that were finished, or decode steps
+  int64_t tokens = 0;  // of the prompts, or generated
+  double flops = 0;    // matrix products and attention
+  double bytes = 0;    // weights and KV cache that the steps had to read
+  void operator+=(const PhaseTotals& other);
 };
+
+inline constexpr int64_t kPromptsPerTrial = int64_t{1} << 20;
 
 struct TrialRecord {
   Trial trial;  // start_s is since `epoch`
   std::vector<RequestSample> samples;
-  StepTotals totals;
+  PhaseTotals prefill, decode;
 };
 
-// `first_prompt` numbers the prompts of this trial, so that no two trials use the same. on_step(seconds) is called
-// after each pure decode step.
+// `first_prompt` numbers the prompts of this trial; a trial uses fewer than kPromptsPerTrial, so that no two use the
+// same. on_step(seconds) is called after each pure decode step.
 TrialRecord RunTrial(Engine& engine, const TrialSpec& spec, const Prompts& prompts, int64_t trial, int64_t first_prompt,
                      Clock::time_point epoch, const std::function<void(double)>& on_step);
+
+// What one step did, added to the totals of its phase; PhaseTotals::units of prefill are for the caller to count.
+void CountStep(const Executor& executor, const StepReport& step, PhaseTotals* prefill, PhaseTotals* decode);
+// The causal attention of a prompt reads n(n+1)/2 positions: half of its last query's work, n times.
+double PromptAttentionFlops(const ModelShape& shape, int64_t tokens);
 
 // The metrics of all trials: rates with between-trial intervals, latencies pooled over all requests.
 Metrics Summarize(const std::vector<Trial>& trials, const std::vector<RequestSample>& samples);

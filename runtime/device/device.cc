@@ -3,6 +3,8 @@
 
 #include <spdlog/spdlog.h>
 
+#include <limits>
+
 #include "runtime/core/dtype.h"
 
 namespace assay {
@@ -91,6 +93,26 @@ uint64_t Device::PackedBytes(const assay_weight_desc& desc) const {
 void Device::PackWeight(const assay_weight_desc& desc, const void* src, const Buffer& dst, uint64_t offset) const {
   assay_message msg = NewMessage();
   CheckStatus(table().weight_pack(handle_, &desc, src, dst.handle(), offset, &msg), msg, "weight_pack");
+}
+
+Result<assay_telemetry> Device::ReadTelemetry() const {
+  using Told = Result<assay_telemetry>;
+  if (!has_telemetry()) return Told::Fail("backend " + backend_->name() + " has no telemetry");
+  // Set beforehand, so that what an older backend does not know of reads as unknown.
+  constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+  assay_telemetry told{};
+  told.struct_size = sizeof(told);
+  told.timestamp_ns = told.energy_uj = told.energy_period_us = UINT64_MAX;
+  told.power_w = told.power_period_s = told.temperature_c = told.clock_mhz = told.memory_clock_mhz = kNaN;
+  told.throttle_reasons = told.memory_used = told.error_count = UINT64_MAX;
+  assay_message msg = NewMessage();
+  try {
+    CheckStatus(table().telemetry_read(handle_, &told, &msg), msg, "telemetry of " + id());
+  } catch (const Error& error) {
+    return Told::Fail(error.what());
+  }
+  told.source[sizeof(told.source) - 1] = '\0';
+  return told;
 }
 
 // ---------------------------------------------------------------------------------------------- Buffer

@@ -161,6 +161,11 @@ class Device : public std::enable_shared_from_this<Device> {
   uint64_t PackedBytes(const assay_weight_desc& desc) const;
   void PackWeight(const assay_weight_desc& desc, const void* src, const Buffer& dst, uint64_t offset) const;
 
+  // What the device tells of its energy, power, heat and clocks; from any thread, at any time. What it does not know is
+  // NaN or UINT64_MAX. Fails, in one line, where the backend has no telemetry (or is older than it) or cannot read it.
+  bool has_telemetry() const { return table().telemetry_read != nullptr; }
+  Result<assay_telemetry> ReadTelemetry() const;
+
  private:
   Device(std::shared_ptr<Backend> backend, assay_device_info info);
   std::shared_ptr<Backend> backend_;

@@ -43,12 +43,22 @@ size_t TemporaryFolder::Files() const {
       std::count_if(begin(all), end(all), [](const auto& entry) { return !entry.is_directory(); }));
 }
 
-Program::Program(const std::vector<std::string>& args) {
+Program::Program(const std::vector<std::string>& args, const Environment& environment) {
   std::string program = ASSAY_PROGRAM;
   std::vector<char*> argv{program.data()};
   std::vector<std::string> copies = args;
   for (std::string& arg : copies) argv.push_back(arg.data());
   argv.push_back(nullptr);
+
+  std::vector<std::string> variables;
+  for (char** own = environ; *own; ++own) {
+    const std::string variable = *own;
+    if (!environment.count(variable.substr(0, variable.find('=')))) variables.push_back(variable);
+  }
+  for (const auto& [name, value] : environment) variables.push_back(name + "=" + value);
+  std::vector<char*> envp;
+  for (std::string& variable : variables) envp.push_back(variable.data());
+  envp.push_back(nullptr);
 
   const std::string out = (folder_.path() / "out").string(), err = (folder_.path() / "err").string();
   posix_spawn_file_actions_t files;
@@ -56,7 +66,7 @@ Program::Program(const std::vector<std::string>& args) {
   posix_spawn_file_actions_addopen(&files, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
   posix_spawn_file_actions_addopen(&files, STDOUT_FILENO, out.c_str(), O_WRONLY | O_CREAT, 0600);
   posix_spawn_file_actions_addopen(&files, STDERR_FILENO, err.c_str(), O_WRONLY | O_CREAT, 0600);
-  const int error = posix_spawn(&pid_, program.c_str(), &files, nullptr, argv.data(), environ);
+  const int error = posix_spawn(&pid_, program.c_str(), &files, nullptr, argv.data(), envp.data());
   posix_spawn_file_actions_destroy(&files);
   if (error != 0) throw std::runtime_error("cannot start " + program);
 }
@@ -91,6 +101,10 @@ Outcome Program::Wait(int limit_s) {
 
 Outcome RunAssay(const std::vector<std::string>& args, int limit_s) {
   return Program(args).Wait(limit_s);
+}
+
+Outcome RunAssay(const std::vector<std::string>& args, const Environment& environment) {
+  return Program(args, environment).Wait(/*limit_s=*/240);
 }
 
 std::string ReadFile(const fs::path& path) {

@@ -5,6 +5,7 @@
 #include <sys/types.h>
 
 #include <filesystem>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -33,10 +34,12 @@ struct Outcome {
   std::string out, err;
 };
 
+using Environment = std::map<std::string, std::string>;  // on top of the test's own
+
 // A started `assay ARGS...`.
 class Program {
  public:
-  explicit Program(const std::vector<std::string>& args);
+  explicit Program(const std::vector<std::string>& args, const Environment& environment = {});
   ~Program();  // kills it if it still runs
   Program(const Program&) = delete;
   Program& operator=(const Program&) = delete;
@@ -50,6 +53,7 @@ class Program {
 };
 
 Outcome RunAssay(const std::vector<std::string>& args, int limit_s = 240);
+Outcome RunAssay(const std::vector<std::string>& args, const Environment& environment);
 
 std::string ReadFile(const std::filesystem::path& path);
 // The whole text as exactly one JSON document; a test failure and null otherwise.

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+// The gaps of a result: what it attained against what is claimed of its card. Pure functions, any thread.
+//
+// The claim on tokens per second is a roofline: the work of a unit (bench/result/run_result.h, PhaseTimes) at the
+// claimed peaks takes max(FLOP / claimed FLOP/s, bytes / claimed bytes/s), compute and memory traffic fully overlapped
+// (Williams, Waterman, Patterson, CACM 2009). It is the most that the claimed figures allow, not what a vendor promises
+// of a model. The stage "silicon" holds the same formula with the limits that were measured in the run.
+#pragma once
+
+#include "bench/claims/cards.h"
+#include "bench/claims/gap.h"
+#include "bench/result/run_result.h"
+#include "runtime/core/error.h"
+
+namespace assay::bench {
+
+// Of a claimed figure of a card, and of a roofline, behind which two figures stand.
+Provenance ProvenanceOf(const Card& card, const Figure& figure);
+Provenance ProvenanceOf(const Card& card, const Figure& flops, const Figure& bytes);
+
+// The figures that one device of a card has, where a card shows up as several (two dies, two chips).
+Card OneDevice(const Card& card);
+
+// match.card may be null: the report then says why there is nothing to compare with.
+GapReport BuildGapReport(const RunResult& result, const CardMatch& match);
+
+// Tokens per second of this result's workload that the claimed peaks of `card` allow: of prefill, decode and both
+// together as requests of isl and osl tokens. metric: "prefill_tps", "decode_tps", "output_tps".
+// Fails with one line on what is not claimed or was not measured.
+Result<double> ClaimedRoof(const RunResult& result, const Card& card, const std::string& metric);
+
+// What the result itself has for a metric; absent where it does not. Also "flops", "bytes_per_s", "watts".
+std::optional<Estimate> ActualOf(const RunResult& result, const std::string& metric);
+
+// Where the gap opens between ClaimedRoof (or `claimed`, where somebody claims another figure: then a first stage
+// "promise" holds what the claim is above or below the roofline) and the actual. Empty where something is not known.
+std::vector<GapTerm> Decompose(const RunResult& result, const Card& card, const std::string& metric, double claimed);
+
+}  // namespace assay::bench
