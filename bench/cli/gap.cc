@@ -64,6 +64,7 @@ RunResult Load(const std::string& path, const std::vector<bench::UserClaim>& cla
 }
 
 void WritePictures(const RunResult& result, const Options& o) {
+  std::filesystem::create_directories(o.svg);
   const auto language = o.lang == "zh" ? bench::Language::kChinese : bench::Language::kEnglish;
   for (const bench::Picture& picture : bench::PicturesOf(result, language)) {
     const std::string path = (std::filesystem::path(o.svg) / (result.id + "." + picture.name + ".svg")).string();

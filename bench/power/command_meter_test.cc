@@ -26,7 +26,8 @@ class Command : public testing::Test {
   }
   void TearDown() override {
     setenv("PATH", path_.c_str(), 1);
-    for (const char* name : {"FAKE_LOG", "FAKE_WATTS", "FAKE_FAULT", "FAKE_FAULT_AT"}) unsetenv(name);
+    for (const char* name : {"FAKE_LOG", "FAKE_WATTS", "FAKE_FAULT", "FAKE_FAULT_AT", "FAKE_FAULT_UNTIL"})
+      unsetenv(name);
     fs::remove_all(folder_);
   }
 
@@ -229,6 +230,7 @@ TEST_F(Command, AFaultIsOneReadingNotMore) {
     fs::remove(folder_ / "log");
     setenv("FAKE_FAULT", fault.fault.c_str(), 1);
     setenv("FAKE_FAULT_AT", "10", 1);
+    setenv("FAKE_FAULT_UNTIL", "10", 1);
     const auto meter = Open("npu-smi");
     for (int call = 2; call < 10; ++call) EXPECT_EQ(Watts(*meter), 100);
     EXPECT_EQ(Fault(*meter).substr(0, fault.what.size()), fault.what);
@@ -240,6 +242,7 @@ TEST_F(Command, AHangIsAFaultAfterASecond) {
   Fake("npu-smi");
   setenv("FAKE_FAULT", "hang", 1);
   setenv("FAKE_FAULT_AT", "2", 1);
+  setenv("FAKE_FAULT_UNTIL", "2", 1);
   const auto meter = Open("npu-smi");
   const double begin_s = NowSeconds();
   EXPECT_EQ(Fault(*meter), "npu-smi did not end within 1 s and was killed");

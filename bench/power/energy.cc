@@ -192,9 +192,20 @@ double Peak(std::span<const Reading> readings, const std::vector<Update>& ticks,
   return peak_w;
 }
 
+// What nobody measured needs no readings inside the window.
+Answer Constant(const MeterRecord& record, const Window& asked) {
+  if (record.readings.empty()) return Answer::Fail(record.info.source + ": no reading");
+  WindowEnergy energy;
+  energy.window = asked;
+  energy.peak_w = *record.readings[0].watts;
+  energy.energy_j = energy.peak_w * asked.seconds();
+  return energy;
+}
+
 }  // namespace
 
 Result<WindowEnergy> EnergyWithin(const MeterRecord& record, const Window& asked) {
+  if (record.info.constant) return Constant(record, asked);
   if (const auto fault = FaultIn(record, asked)) return Answer::Fail(*fault);
   const auto fail = [&](const std::string& why) { return Answer::Fail(record.info.source + ": " + why); };
   const std::span<const Reading> readings = Inside(record, asked);

@@ -81,7 +81,7 @@ model     tiny-135m (llama, 135 M parameters, q4_1, 93.5 MiB)
 workload  single-stream, 512 tokens in, 128 out, 1 at a time, 5 of 5 trials of 1 request
 result    out/id.json
 
-speed (± 95 % confidence over the trials)
+speed (± 95 % confidence over the trials; none is left out)
   prefill    1200 ± 10  tok/s
   decode   160.3 ± 0.8  tok/s
   output           104  tok/s

@@ -22,10 +22,10 @@ namespace {
 
 // Frequency governors and matrix units take up to two seconds to reach their clocks.
 constexpr double kMinWarmUpS = 2.0;
-constexpr double kMaxWarmUpS = 20.0;
+constexpr double kMaxWarmUpS = 10.0;
 constexpr double kProbeS = 0.7;
 constexpr double kShortProbeS = 0.3;
-constexpr double kLeastIdleS = 2.0, kMostIdleS = 10.0;
+constexpr double kLeastIdleS = 1.5, kMostIdleS = 10.0;
 // Loads begin at a random moment of the meter's cycle; no meter that is read by the second has a longer one.
 constexpr double kMaxPhaseS = 1.0;
 // Prompts of the decode loop are this short, so that it is a loop of decode steps.
@@ -174,7 +174,7 @@ MeteredTrial BenchRun::Metered(const TrialRecord& record) const {
 
 // A meter that samples in a fixed rhythm must not meet every trial at the same point of it.
 void BenchRun::PauseForPhase() {
-  if (!sampler_ || sampler_->info().constant) return;
+  if (!metered_load_) return;
   static thread_local std::minstd_rand random(std::random_device{}());
   std::this_thread::sleep_for(
       std::chrono::duration<double>(std::uniform_real_distribution<double>(0, kMaxPhaseS)(random)));
@@ -182,7 +182,7 @@ void BenchRun::PauseForPhase() {
 
 void BenchRun::RunTrials() {
   TrialSpec spec = Spec();
-  if (sampler_) spec.min_seconds = options_.power_seconds / static_cast<double>(options_.trials);
+  if (metered_load_) spec.min_seconds = options_.power_seconds / static_cast<double>(options_.trials);
   for (int64_t i = 0; i < options_.trials; ++i) {
     PauseForPhase();
     int64_t steps = 0;
@@ -204,7 +204,7 @@ void BenchRun::RunTrials() {
 
 // A steady loop of prompts alone, or of decode steps with next to no prompt, for the power of each.
 void BenchRun::RunPhase(bool decode) {
-  if (!sampler_ || (decode && options_.osl < 2)) return;
+  if (!metered_load_ || (decode && options_.osl < 2)) return;
   TrialSpec spec = Spec();
   if (decode) {
     spec.isl = std::min(kDecodeLoopPrompt, options_.isl);
@@ -237,7 +237,7 @@ void BenchRun::ProfileOps() {
 
 // The machine at rest, metered.
 void BenchRun::Rest(std::vector<Window>* windows, const std::string& what) {
-  if (!sampler_) return;
+  if (!metered_load_) return;
   Progress("metering the machine at rest" + what);
   const double begin_s = NowSeconds();
   const double seconds = std::clamp(options_.power_seconds / 6, kLeastIdleS, kMostIdleS);
@@ -261,6 +261,7 @@ void BenchRun::Execute() {
   {
     const std::lock_guard lock(mutex_);
     no_meter_ = choice.why_none;
+    metered_load_ = choice.meter && !choice.meter->info().constant;
     if (choice.meter) sampler_ = std::make_unique<Sampler>(std::move(choice.meter));
   }
   Describe();

@@ -3,13 +3,15 @@
 # Prints, under the name of a vendor's tool (by a link in a folder on PATH), that tool's view of one card.
 #   power       the number in the file fake_watts beside the link, else FAKE_WATTS, else 100
 #   FAKE_LOG    file to which each call appends "epoch_seconds watts"
-#   FAKE_FAULT  hang, exit, garbage, nan or zero: what it does from the call number FAKE_FAULT_AT on (counted in FAKE_LOG)
+#   FAKE_FAULT  hang, exit, garbage, nan or zero: what the calls number FAKE_FAULT_AT to FAKE_FAULT_UNTIL (else all
+#               later ones) do, counted in FAKE_LOG
 tool=${0##*/}
 if [ -r "${0%/*}/fake_watts" ]; then read -r watts < "${0%/*}/fake_watts"; else watts=${FAKE_WATTS:-100}; fi
 
 if [ -n "$FAKE_LOG" ]; then
   echo "$(date +%s.%N) $watts" >> "$FAKE_LOG"
-  if [ -n "$FAKE_FAULT_AT" ] && [ "$(wc -l < "$FAKE_LOG")" -ge "$FAKE_FAULT_AT" ]; then
+  call=$(wc -l < "$FAKE_LOG")
+  if [ -n "$FAKE_FAULT_AT" ] && [ "$call" -ge "$FAKE_FAULT_AT" ] && [ "$call" -le "${FAKE_FAULT_UNTIL:-$call}" ]; then
     case $FAKE_FAULT in
       hang) exec sleep 1000 ;;
       exit) echo "$tool: the driver is not loaded" >&2; exit 1 ;;

@@ -17,11 +17,10 @@ using Json = nlohmann::json;
 
 const std::string kModel = (fs::path(ASSAY_SOURCE_DIR) / "tests/data/checkpoints/smollm2-sharded").string();
 
-// Long enough for four readings of a command line in each trial, on one thread so that several runs fit the machine.
+// On one thread, so that several runs fit the machine.
 std::vector<std::string> Bench(const std::string& out, const std::vector<std::string>& options) {
-  std::vector<std::string> args{
-      "bench",      "--model", kModel,  "--isl", "24",     "--osl",    "8", "--threads",       "1",
-      "--requests", "1",       "--out", out,     "--json", "--trials", "2", "--power-seconds", "4.4"};
+  std::vector<std::string> args{"bench",     "--model", kModel,       "--isl", "24",    "--osl", "8",
+                                "--threads", "1",       "--requests", "1",     "--out", out,     "--json"};
   args.insert(args.end(), options.begin(), options.end());
   return args;
 }
@@ -37,7 +36,6 @@ class FakeTool {
     environment["FAKE_LOG"] = (folder_.path() / "log").string();
     return environment;
   }
-  const fs::path& folder() const { return folder_.path(); }
 
  private:
   TemporaryFolder folder_;
@@ -45,8 +43,11 @@ class FakeTool {
 
 // One `assay bench --power cmd:TOOL` under way.
 struct ToolRun {
+  // Long enough for four readings.
   ToolRun(const std::string& name, const Environment& environment)
-      : tool(name), program(Bench(out.path().string(), {"--power", "cmd:" + name}), tool.With(environment)) {}
+      : tool(name),
+        program(Bench(out.path().string(), {"--power", "cmd:" + name, "--trials", "1", "--power-seconds", "2.6"}),
+                tool.With(environment)) {}
   FakeTool tool;
   TemporaryFolder out;
   Program program;
@@ -82,7 +83,12 @@ TEST(Power, EveryVendorsCommandLineMetersAWholeRun) {
       EXPECT_NEAR(power.at("energy_j").get<double>(),
                   power.at("mean_w").get<double>() * power.at("metered_s").get<double>(), 1e-6);
       EXPECT_GT(power.at("metered_s").get<double>(), 1);
-      EXPECT_NEAR(power.at("idle_w").get<double>(), power.at("mean_w").get<double>(), 1e-6);
+      // At rest, a second and a half may hold a single reading on a busy machine; then it is unknown, and said to be.
+      if (power.at("idle_w").is_null()) {
+        EXPECT_TRUE(Mentions(power.at("notes"), "at rest is unknown")) << power.dump(1);
+      } else {
+        EXPECT_NEAR(power.at("idle_w").get<double>(), power.at("mean_w").get<double>(), 1e-6);
+      }
       EXPECT_GT(power.at("j_per_output_token").get<double>(), 0);
       EXPECT_TRUE(Mentions(power.at("notes"), "slow")) << power.dump(1);
     }

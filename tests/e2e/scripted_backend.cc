@@ -1,14 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-// The built-in backend behind a table with telemetry and a brake, by environment variables:
-//   SCRIPTED_WATTS=W      telemetry: an energy counter of W watts that moves every 20 ms, and a power of W
-//   SCRIPTED_CROSS=X      the power reads X times that
-//   SCRIPTED_SLOW=N       linear operations run N times over, but for the square product that measures the limit
+// The built-in backend behind a table with telemetry and a pace of its own, by environment variables:
+//   SCRIPTED_WATTS=W    telemetry: an energy counter of W watts that moves every 20 ms, and a power of W
+//   SCRIPTED_CROSS=X    the power reads X times that
+//   SCRIPTED_LINEAR=MS  a pretended H100 on which the product that measures the limit takes 20 ms and reading 256 MiB
+//                       10 ms (neither is computed), and every other product MS milliseconds, slept
+//   SCRIPTED_STEP=MS    then also: so long for bringing a step's inputs over, which is no operation's time
+// Sleeping, unlike computing, takes no longer on a busy machine.
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <thread>
 
 #include "backends/api/assay_backend.h"
 
@@ -19,6 +24,10 @@ assay_backend real;
 double Number(const char* name, double otherwise) {
   const char* text = std::getenv(name);
   return text ? std::atof(text) : otherwise;
+}
+
+void SleepMs(double ms) {
+  std::this_thread::sleep_for(std::chrono::duration<double, std::milli>(ms));
 }
 
 assay_status Telemetry(assay_device, assay_telemetry* t, assay_message*) {
@@ -39,20 +48,34 @@ assay_status Telemetry(assay_device, assay_telemetry* t, assay_message*) {
   return ASSAY_OK;
 }
 
-// The limit's own product is 1024 x 2048 x 2048; no model of the tests has such a layer.
-bool IsLimit(const assay_args* args) {
-  return args->in[0]->shape[0] == 1024 && args->in[0]->shape[1] == 2048 && args->out[0]->shape[1] == 2048;
+assay_status DeviceInfo(int32_t index, assay_device_info* info, assay_message* msg) {
+  const assay_status status = real.device_info(index, info, msg);
+  if (status != ASSAY_OK || info->is_reference) return status;
+  info->is_accelerator = 1;
+  std::strcpy(info->name, "NVIDIA H100 80GB HBM3");
+  info->memory_bytes = 80ull << 30;
+  return status;
 }
 
 assay_status Enqueue(assay_stream stream, const assay_op_desc* desc, const assay_args* args, assay_buffer workspace,
                      uint64_t offset, uint64_t bytes, const assay_host_lengths* lengths, assay_message* msg) {
-  const bool slow = desc->op == ASSAY_OP_LINEAR && !IsLimit(args);
-  const int times = slow ? static_cast<int>(Number("SCRIPTED_SLOW", 1)) : 1;
-  assay_status status = ASSAY_OK;
-  for (int i = 0; i < times && status == ASSAY_OK; ++i) {
-    status = real.enqueue(stream, desc, args, workspace, offset, bytes, lengths, msg);
+  if (desc->op == ASSAY_OP_PROBE_READ) {
+    SleepMs(10.0 * static_cast<double>(args->in[0]->shape[0]) / (256 << 20));
+    return ASSAY_OK;
   }
-  return status;
+  if (desc->op == ASSAY_OP_LINEAR) {
+    const bool limit = args->in[0]->shape[0] == 1024 && args->out[0]->shape[1] == 2048;
+    SleepMs(limit ? 20 : Number("SCRIPTED_LINEAR", 0));
+    if (limit) return ASSAY_OK;
+  }
+  return real.enqueue(stream, desc, args, workspace, offset, bytes, lengths, msg);
+}
+
+assay_status CopyToDevice(assay_stream stream, assay_buffer dst, uint64_t dst_offset, const void* src, uint64_t bytes,
+                          assay_message* msg) {
+  constexpr uint64_t kStepInputs = 64 << 10;  // what a step brings over is smaller, weights and probes are larger
+  if (bytes < kStepInputs) SleepMs(Number("SCRIPTED_STEP", 0));
+  return real.copy_to_device(stream, dst, dst_offset, src, bytes, msg);
 }
 
 }  // namespace
@@ -63,12 +86,20 @@ assay_status assay_backend_entry(const assay_host* host, assay_backend* backend,
   real.struct_size = sizeof(real);
   const assay_status status = entry(host, &real, msg);
   if (status != ASSAY_OK) return status;
-  const uint32_t size = backend->struct_size < real.struct_size ? backend->struct_size : real.struct_size;
+  const uint32_t size = std::min(backend->struct_size, real.struct_size);
   assay_backend table = real;
   table.struct_size = size;
   table.name = "scripted";
-  table.enqueue = Enqueue;
   if (std::getenv("SCRIPTED_WATTS")) table.telemetry_read = Telemetry;
+  if (std::getenv("SCRIPTED_LINEAR")) {
+    table.device_info = DeviceInfo;
+    table.enqueue = Enqueue;
+    table.copy_to_device = CopyToDevice;
+    table.plan_begin = nullptr;  // what is recorded would sleep once, and not when it is launched
+    table.plan_end = nullptr;
+    table.plan_launch = nullptr;
+    table.plan_destroy = nullptr;
+  }
   std::memcpy(backend, &table, size);
   return ASSAY_OK;
 }
