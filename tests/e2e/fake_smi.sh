@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Prints, under the name of a vendor's tool (by a link in a folder on PATH), that tool's view of one card.
 #   power       the number in the file fake_watts beside the link, else FAKE_WATTS, else 100
+#   FAKE_SWING  by so much more in even calls and less in odd ones, counted in FAKE_LOG (whole numbers)
 #   FAKE_LOG    file to which each call appends "epoch_seconds watts"
 #   FAKE_FAULT  hang, exit, garbage, nan or zero: what the calls number FAKE_FAULT_AT to FAKE_FAULT_UNTIL (else all
 #               later ones) do, counted in FAKE_LOG
@@ -11,6 +12,7 @@ if [ -r "${0%/*}/fake_watts" ]; then read -r watts < "${0%/*}/fake_watts"; else 
 if [ -n "$FAKE_LOG" ]; then
   echo "$(date +%s.%N) $watts" >> "$FAKE_LOG"
   call=$(wc -l < "$FAKE_LOG")
+  if [ -n "$FAKE_SWING" ]; then watts=$((watts + FAKE_SWING - 2 * FAKE_SWING * (call % 2))); fi
   if [ -n "$FAKE_FAULT_AT" ] && [ "$call" -ge "$FAKE_FAULT_AT" ] && [ "$call" -le "${FAKE_FAULT_UNTIL:-$call}" ]; then
     case $FAKE_FAULT in
       hang) exec sleep 1000 ;;
