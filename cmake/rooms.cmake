@@ -28,6 +28,9 @@ endif()
 function(assay_expose target)  # folders, relative to the root, whose headers `target` shows to its users
   set(root ${CMAKE_BINARY_DIR}/rooms/${target})
   foreach(dir ${ARGN})
+    if(EXISTS ${root}/${dir})
+      continue()  # made before, or inside a folder that is shown already
+    endif()
     get_filename_component(parent ${root}/${dir} DIRECTORY)
     file(MAKE_DIRECTORY ${parent})
     file(CREATE_LINK ${PROJECT_SOURCE_DIR}/${dir} ${root}/${dir} SYMBOLIC)

@@ -97,36 +97,37 @@ std::optional<Timed> Sum(const RunResult& r, const Work& work, std::optional<Rat
   return sum;
 }
 
-// The time of the work as the metric counts it: the engine's steps, or for output_tps all that a client sees.
-std::optional<Timed> ActualTime(const RunResult& r, const Work& work, const std::string& metric) {
-  if (metric != "output_tps") return Sum(r, work, &PhaseTimes::steps_s);
-  const auto& rate = r.metrics.output_tps;
-  if (!rate || rate->value <= 0) return std::nullopt;
-  const double s = work.tokens / rate->value;
-  return Timed{s, s * rate->HalfWidth().value_or(0) / rate->value};
-}
-
-// The attainable roofline, with the spread of the limit that binds.
+// The attainable roofline. Where prefill and decode are bound by the same limit, its spread is common to both.
 std::optional<Timed> Attained(const RunResult& r, const Work& work) {
   const Limits& l = r.limits;
   if (!l.flops || !l.bytes_per_s || *l.flops <= 0 || *l.bytes_per_s <= 0) return std::nullopt;
-  Timed sum;
+  double compute_s = 0, memory_s = 0;
   const auto add = [&](double count, const std::optional<PhaseTimes>& unit) {
     if (count <= 0) return;
-    const double compute_s = unit->flops / *l.flops, memory_s = unit->bytes / *l.bytes_per_s;
-    const double spread = compute_s > memory_s ? l.flops_half_width.value_or(0) / *l.flops
-                                               : l.bytes_per_s_half_width.value_or(0) / *l.bytes_per_s;
-    const double s = std::max(compute_s, memory_s);
-    sum = sum + count * Timed{s, s * spread};
+    const double by_compute_s = count * unit->flops / *l.flops, by_memory_s = count * unit->bytes / *l.bytes_per_s;
+    (by_compute_s > by_memory_s ? compute_s : memory_s) += std::max(by_compute_s, by_memory_s);
   };
   add(work.prefills, r.phases.prefill);
   add(work.decodes, r.phases.decode);
-  return sum;
+  return Timed{compute_s + memory_s, std::hypot(compute_s * l.flops_half_width.value_or(0) / *l.flops,
+                                                memory_s * l.bytes_per_s_half_width.value_or(0) / *l.bytes_per_s)};
 }
 
 GapTerm Term(const std::string& stage, double from_s, double to_s, double half_width, const std::string& note) {
   const double log = std::log(from_s / to_s);
   return {stage, {log, log - half_width, log + half_width}, note};
+}
+
+const std::optional<Rate>* RateOf(const RunResult& r, const std::string& metric) {
+  if (metric == "prefill_tps") return &r.metrics.prefill_tps;
+  if (metric == "decode_tps") return &r.metrics.decode_tps;
+  if (metric == "output_tps") return &r.metrics.output_tps;
+  return nullptr;
+}
+
+// Half of the interval of the logarithm.
+double Relative(const Estimate& e) {
+  return e.low && e.high && e.value > 0 ? std::max(e.value - *e.low, *e.high - e.value) / e.value : 0;
 }
 
 // The clock's share, where throttling was seen and both clocks are known; zero where none was recorded.
@@ -141,35 +142,55 @@ std::optional<GapTerm> Throttling(const Environment& e) {
                      FormatNumber(*e.profile_clock_mhz, 4) + " MHz while operations were timed"};
 }
 
-Estimate RateOf(const Timed& time, double tokens) {
-  Estimate e{tokens / time.s, std::nullopt, std::nullopt};
-  if (time.half_width > 0) {
-    e.low = tokens / (time.s + time.half_width);
-    if (time.half_width < time.s) e.high = tokens / (time.s - time.half_width);
+// From the roofline at the claimed peaks to the actual. Empty where a stage's times are not known.
+std::vector<GapTerm> Decompose(const RunResult& r, const Work& work, const Peaks& claimed, const Estimate& actual) {
+  const auto attained = Attained(r, work);
+  const auto kernels = Sum(r, work, &PhaseTimes::kernels_s), steps = Sum(r, work, &PhaseTimes::steps_s);
+  if (!attained || !kernels || !steps) return {};
+  std::vector<GapTerm> terms;
+  terms.push_back(Term("silicon", RoofSeconds(r, work, claimed), attained->s, attained->Relative(), ""));
+  terms.push_back(Term("kernels", attained->s, kernels->s, std::hypot(attained->Relative(), kernels->Relative()), ""));
+  double throttled = 0;
+  if (auto term = Throttling(r.environment)) {
+    throttled = term->log.value;
+    terms.push_back(std::move(*term));
   }
-  return e;
+  GapTerm engine = Term("engine", kernels->s, steps->s, std::hypot(kernels->Relative(), steps->Relative()), "");
+  engine.log = {engine.log.value - throttled, *engine.log.low - throttled, *engine.log.high - throttled};
+  terms.push_back(std::move(engine));
+  terms.push_back(
+      Term("serving", steps->s, work.tokens / actual.value, std::hypot(steps->Relative(), Relative(actual)), ""));
+  return terms;
 }
 
 // A figure of the card against a figure of the run.
 void AddSpecGap(const RunResult& r, const Card& card, const std::string& metric, const std::string& unit,
                 const Figure* figure, const std::string& what, GapReport* report) {
   const auto actual = ActualOf(r, metric);
-  if (!actual) return;
+  if (!actual) {
+    if (metric == "watts" && r.power.mean_w) {
+      report->notes.push_back("power is not held against the TDP of the card: it is of scope " +
+                              r.power.scope.value_or(kUnknown) + ", grade " + r.power.grade);
+    }
+    return;
+  }
   if (!figure || !figure->value) {
     report->notes.push_back("no public " + what + " of " + card.name + ": no ratio");
     return;
   }
-  Gap gap{metric, unit, DenseValue(*figure), "claimed " + what, ProvenanceOf(card, *figure), *actual, {}, {}};
+  const std::string doubt = metric == "watts" && r.power.grade == "D" ? ", against power of grade D" : "";
+  Gap gap{metric, unit, DenseValue(*figure), "claimed " + what + doubt, ProvenanceOf(card, *figure), *actual, {}, {}};
   gap.ratio = Over(*actual, gap.claimed);
   report->gaps.push_back(std::move(gap));
 }
 
 void AddSpeedGap(const RunResult& r, const Card& card, const std::string& metric, GapReport* report) {
   const auto actual = ActualOf(r, metric);
-  if (!actual) return;
-  const auto roof = ClaimedRoof(r, card, metric);
-  if (!roof.ok()) {
-    report->notes.push_back(metric + ": " + roof.error());
+  const auto work = WorkOf(r, metric);
+  if (!actual || actual->value <= 0 || !work.ok()) return;
+  const auto peaks = ClaimedPeaks(r, card);
+  if (!peaks.ok()) {
+    report->notes.push_back(peaks.error() + ": no roofline");
     return;
   }
   std::string key;
@@ -177,20 +198,28 @@ void AddSpeedGap(const RunResult& r, const Card& card, const std::string& metric
   const Figure& bytes = *card.Find("bytes_per_s");
   Gap gap{metric,
           "tok/s",
-          roof.value(),
+          work.value().tokens / RoofSeconds(r, work.value(), peaks.value()),
           "roofline at the claimed peaks (" + key + " " + FormatScaled(DenseValue(flops), "FLOP/s") + ", " +
               FormatScaled(DenseValue(bytes), "B/s") + ")",
           ProvenanceOf(card, flops, bytes),
           *actual,
-          Over(*actual, roof.value()),
-          Decompose(r, card, metric, roof.value())};
+          {},
+          Decompose(r, work.value(), peaks.value(), *actual)};
+  gap.ratio = Over(*actual, gap.claimed);
+  if (gap.terms.empty()) {
+    report->notes.push_back("no stages: the operations were not timed, or not at the only batch size of the trials");
+  }
   report->gaps.push_back(std::move(gap));
 }
 
 }  // namespace
 
 Provenance ProvenanceOf(const Card& card, const Figure& figure) {
-  return {card.vendor, figure.date, figure.source, figure.confidence,
+  // Who says so is the vendor only where the figure comes from it; else the source tells.
+  const std::string who = figure.confidence == "derived"            ? "assay"
+                          : figure.confidence.starts_with("vendor") ? card.vendor
+                                                                    : "";
+  return {who, figure.date, figure.source, figure.confidence,
           figure.sparse ? figure.note + (figure.note.empty() ? "" : "; ") + "counts 2:4 sparsity: halved here"
                         : figure.note};
 }
@@ -234,47 +263,21 @@ std::optional<Estimate> ActualOf(const RunResult& r, const std::string& metric) 
   if (metric == "flops") return limit(r.limits.flops, r.limits.flops_half_width);
   if (metric == "bytes_per_s") return limit(r.limits.bytes_per_s, r.limits.bytes_per_s_half_width);
   if (metric == "watts") {
-    if (!r.power.mean_w || r.power.grade == "F") return std::nullopt;
+    // Of a whole node or at the wall it is not the card's, and a constant is nobody's measurement.
+    const bool of_card = r.power.scope == "board" || r.power.scope == "chip";
+    if (!r.power.mean_w || !of_card || r.power.grade == "F") return std::nullopt;
     return Estimate{*r.power.mean_w, r.power.mean_w_low, r.power.mean_w_high};
   }
-  const auto work = WorkOf(r, metric);
-  if (!work.ok()) return std::nullopt;
-  const auto time = ActualTime(r, work.value(), metric);
-  return time ? std::optional(RateOf(*time, work.value().tokens)) : std::nullopt;
-}
-
-std::vector<GapTerm> Decompose(const RunResult& r, const Card& card, const std::string& metric, double claimed) {
-  const auto work = WorkOf(r, metric);
-  const auto peaks = ClaimedPeaks(r, card);
-  if (!work.ok() || !peaks.ok()) return {};
-  const auto attained = Attained(r, work.value());
-  const auto kernels = Sum(r, work.value(), &PhaseTimes::kernels_s);
-  const auto actual = ActualTime(r, work.value(), metric);
-  if (!attained || !kernels || !actual) return {};
-  const double tokens = work.value().tokens, roof_s = RoofSeconds(r, work.value(), peaks.value());
-  std::vector<GapTerm> terms;
-  if (claimed * roof_s / tokens < 1 - 1e-9 || claimed * roof_s / tokens > 1 + 1e-9) {
-    terms.push_back(Term("promise", tokens / claimed, roof_s, 0, ""));
-  }
-  terms.push_back(Term("silicon", roof_s, attained->s, attained->Relative(), ""));
-  terms.push_back(Term("kernels", attained->s, kernels->s, std::hypot(attained->Relative(), kernels->Relative()), ""));
-  double throttled = 0;
-  if (auto term = Throttling(r.environment)) {
-    throttled = term->log.value;
-    terms.push_back(std::move(*term));
-  }
-  GapTerm engine = Term("engine", kernels->s, actual->s, std::hypot(kernels->Relative(), actual->Relative()),
-                        metric == "output_tps" ? "with what a client in the process adds" : "");
-  engine.log = {engine.log.value - throttled, *engine.log.low - throttled, *engine.log.high - throttled};
-  terms.push_back(std::move(engine));
-  return terms;
+  const std::optional<Rate>* rate = RateOf(r, metric);
+  if (!rate || !*rate) return std::nullopt;
+  return Estimate{(*rate)->value, (*rate)->ci_low, (*rate)->ci_high};
 }
 
 Card OneDevice(const Card& card) {
   Card share = card;
   if (card.devices <= 1) return share;
   for (auto& [key, figure] : share.figures) {
-    if (figure.value) *figure.value /= card.devices;
+    if (figure.value && key != "tdp_w") *figure.value /= card.devices;  // a meter reads the board
   }
   share.devices = 1;
   return share;
@@ -301,6 +304,11 @@ GapReport BuildGapReport(const RunResult& r, const CardMatch& match) {
   AddSpecGap(r, card, "flops", "FLOP/s", flops, "dense " + key + " peak", &report);
   AddSpecGap(r, card, "bytes_per_s", "B/s", card.Find("bytes_per_s"), "memory bandwidth", &report);
   AddSpecGap(r, card, "watts", "W", card.Find("tdp_w"), "TDP", &report);
+  const auto cores = r.host.cores;
+  if (card.id == kHostCardId && r.device.threads && cores && *r.device.threads < *cores) {
+    report.notes.push_back(std::to_string(*r.device.threads) + " of " + std::to_string(*cores) +
+                           " cores computed; the claim is that of all");
+  }
   if (!r.environment.throttled) {
     report.notes.push_back("throttling is not told apart: this device reports none, so its share is inside 'engine'");
   } else if (*r.environment.throttled && !Throttling(r.environment)) {

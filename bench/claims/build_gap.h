@@ -25,15 +25,12 @@ Card OneDevice(const Card& card);
 GapReport BuildGapReport(const RunResult& result, const CardMatch& match);
 
 // Tokens per second of this result's workload that the claimed peaks of `card` allow: of prefill, decode and both
-// together as requests of isl and osl tokens. metric: "prefill_tps", "decode_tps", "output_tps".
-// Fails with one line on what is not claimed or was not measured.
+// together as batches of requests of isl and osl tokens, prompts and decode steps one after the other. metric:
+// "prefill_tps", "decode_tps", "output_tps". Fails with one line on what is not claimed or was not measured.
 Result<double> ClaimedRoof(const RunResult& result, const Card& card, const std::string& metric);
 
-// What the result itself has for a metric; absent where it does not. Also "flops", "bytes_per_s", "watts".
+// What the result itself has for a metric: its rates as `metrics` holds them, "flops", "bytes_per_s", and "watts" where
+// a meter of the card alone measured them. Absent where it does not.
 std::optional<Estimate> ActualOf(const RunResult& result, const std::string& metric);
-
-// Where the gap opens between ClaimedRoof (or `claimed`, where somebody claims another figure: then a first stage
-// "promise" holds what the claim is above or below the roofline) and the actual. Empty where something is not known.
-std::vector<GapTerm> Decompose(const RunResult& result, const Card& card, const std::string& metric, double claimed);
 
 }  // namespace assay::bench

@@ -241,13 +241,13 @@ std::string Gib(double bytes) {
   return fmt::format("{:.0f} GB", bytes / kGiB);
 }
 
-// Drivers keep some memory to themselves, and ECC takes up to an eighth of GDDR.
+// Drivers keep some memory to themselves, and ECC takes up to an eighth of GDDR. A device that shows the whole memory
+// of a card of several devices does not fit: the card's figures would be divided among devices that are not there.
 bool MemoryFits(const Card& card, uint64_t memory_bytes) {
   const Figure* claimed = card.Find("memory_bytes");
   if (!claimed || !claimed->value || memory_bytes == 0) return true;
-  const double share = static_cast<double>(memory_bytes) / *claimed->value;
-  const auto near = [](double x) { return x > 0.85 && x < 1.03; };
-  return near(share) || near(share * card.devices);
+  const double share = static_cast<double>(memory_bytes) * card.devices / *claimed->value;
+  return share > 0.85 && share < 1.03;
 }
 
 bool NameFits(const Card& card, const std::string& name) {
@@ -332,7 +332,8 @@ CardMatch DetectCard(const std::string& device_name, uint64_t memory_bytes) {
   }
   match.card = match.candidates[0];
   const Figure* claimed = match.card->Find("memory_bytes");
-  match.sure = memory_bytes != 0 || named.size() == 1;
+  // A card whose memory nobody knows fits any: among several of the name that says nothing.
+  match.sure = named.size() == 1 || (memory_bytes != 0 && claimed && claimed->value);
   match.why = called + memory;
   if (match.card->devices > 1) {
     match.why += fmt::format(", one of the {} devices that a card shows up as", match.card->devices);

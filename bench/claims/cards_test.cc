@@ -189,6 +189,10 @@ TEST(Cards, DoubtIsSaid) {
   EXPECT_FALSE(slice.sure);
   EXPECT_NE(slice.why.find("with 10 GB"), std::string::npos) << slice.why;
   EXPECT_NE(DetectCard("MLU370-X8", 23374 * kMiB).why.find("one of the 2 devices"), std::string::npos);
+  const CardMatch whole = DetectCard("Iluvatar BI-V150", 65536 * kMiB);  // one of its two devices shows half of that
+  EXPECT_FALSE(whole.sure);
+  EXPECT_NE(whole.why.find("another variant"), std::string::npos) << whole.why;
+  EXPECT_FALSE(DetectCard("Ascend910", 131072 * kMiB).sure);  // only the 910B1 is left, whose memory nobody knows
   EXPECT_NE(DetectCard("Toaster", 0).why.find("no card"), std::string::npos);
 }
 

@@ -96,6 +96,31 @@ void CheckDType(const std::string& claim, const std::string& dtype) {
                          "q4_1, q8_0");
 }
 
+// The field's names and those of files: fp16 is f16; int8 and int4 weights are held in blocks.
+bool SameDType(const std::string& claimed, const std::string& measured) {
+  const auto one_of = [&](std::initializer_list<const char*> names) {
+    return std::find(names.begin(), names.end(), measured) != names.end();
+  };
+  if (claimed == "fp16") return one_of({"f16"});
+  if (claimed == "fp32") return one_of({"f32"});
+  if (claimed == "fp8") return one_of({"f8_e4m3", "f8_e5m2"});
+  if (claimed == "int8") return one_of({"i8", "q8_0"});
+  if (claimed == "int4") return one_of({"q4_0", "q4_1"});
+  return claimed == measured;
+}
+
+// The stages below the roofline that the run was held against, after the claim's own distance from it.
+std::vector<GapTerm> StagesOf(const GapReport& report, const std::string& metric, double claimed) {
+  for (const Gap& gap : report.gaps) {
+    if (gap.metric != metric || gap.terms.empty()) continue;
+    const double log = std::log(gap.claimed / claimed);
+    std::vector<GapTerm> terms = {{"promise", {log, log, log}, ""}};
+    terms.insert(terms.end(), gap.terms.begin(), gap.terms.end());
+    return terms;
+  }
+  return {};
+}
+
 }  // namespace
 
 UserClaim ParseClaim(const std::string& text) {
@@ -139,7 +164,7 @@ UserClaim ParseClaim(const std::string& text) {
   return claim;
 }
 
-Gap GapOfClaim(const RunResult& result, const UserClaim& claim, const Card* card) {
+Gap GapOfClaim(const RunResult& result, const UserClaim& claim) {
   const auto actual = ActualOf(result, claim.metric);
   if (!actual) throw Error("--claim: the result " + result.id + " holds no " + claim.metric);
   Gap gap;
@@ -158,11 +183,11 @@ Gap GapOfClaim(const RunResult& result, const UserClaim& claim, const Card* card
     gap.claimed = claim.value * roof.value();
     gap.claim = FormatPercent(claim.value) + " of what the claimed peaks of " + other.name + " allow (a roofline)";
   }
-  if (!claim.dtype.empty() && claim.dtype != result.model.dtype) {
+  if (!claim.dtype.empty() && !SameDType(claim.dtype, result.model.dtype)) {
     gap.claim += ", for " + claim.dtype + " while " + result.model.dtype + " was measured";
   }
   gap.ratio = Over(*actual, gap.claimed);
-  if (card && gap.unit == "tok/s") gap.terms = Decompose(result, *card, claim.metric, gap.claimed);
+  if (result.gap) gap.terms = StagesOf(*result.gap, claim.metric, gap.claimed);
   return gap;
 }
 

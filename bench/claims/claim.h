@@ -26,8 +26,8 @@ struct UserClaim {
 // Throws Error, one line, for an unknown key, metric, unit, dtype or card, or a value that is not above zero.
 UserClaim ParseClaim(const std::string& text);
 
-// The claim against the result; stages where the metric has them and `card` (may be null) is known.
-// Throws Error where the result does not hold the metric.
-Gap GapOfClaim(const RunResult& result, const UserClaim& claim, const Card* card);
+// The claim against the result; where the result holds a roofline gap of that metric, with its stages after a first
+// one, "promise", from the claim to that roofline. Throws Error where the result does not hold the metric.
+Gap GapOfClaim(const RunResult& result, const UserClaim& claim);
 
 }  // namespace assay::bench

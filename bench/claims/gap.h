@@ -2,11 +2,12 @@
 // The gap between what was claimed and what was attained, and where it opens. Pure functions, any thread.
 //
 // ln(actual / claimed) is the sum of stages, each ln(what is left after it / what was left before it):
+//   promise     a user's claim -> the roofline at the claimed peaks (only with such a claim)
 //   silicon     claimed peaks -> what this device attains in a matrix product and a stream of reads, in this run
 //   kernels     that -> the operations at the model's own shapes, timed one by one
 //   throttling  the clock while the model ran / the clock while the operations were timed, where both are known
-//   engine      that -> the engine's whole step: scheduling, launches, barriers, sampling
-//   serving     that -> what a client of the engine sees
+//   engine      that -> the engine's steps: scheduling, launches, barriers, sampling
+//   serving     that -> what a client sees: waiting for a batch, and what passes between steps
 // A stage may be a gain (above zero): operations of a recorded plan overlap, which one-by-one timing forbids.
 #pragma once
 
@@ -25,7 +26,7 @@ struct Estimate {
 Estimate Over(const Estimate& e, double denominator);
 
 struct GapTerm {
-  std::string stage;  // "silicon", "kernels", "throttling", "engine", "serving"
+  std::string stage;  // one of the names above
   Estimate log;       // natural logarithm of the share that the stage keeps; exp(log) = 0.8 loses 20 %
   std::string note;   // how it was measured; may be empty
 };

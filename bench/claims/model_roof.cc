@@ -25,19 +25,18 @@ double AttentionFlops(const ModelConfig& c, double context) {
 }  // namespace
 
 double OutputRoof(const ModelConfig& c, const ServedWork& w, double flops, double bytes_per_s) {
-  const double parameters = MultipliedParameters(c), weights = parameters * w.weight_bytes;
-  const double prompt_flops = w.batch * w.isl * (2 * parameters + AttentionFlops(c, w.isl / 2));
-  const double prompt_s = w.isl > 0 ? std::max(prompt_flops / flops, weights / bytes_per_s) : 0;
-  const double context = w.isl + w.osl / 2;
-  const double step_flops = w.batch * (2 * parameters + AttentionFlops(c, context));
-  const double step_bytes = weights + w.batch * context * KvElementsPerToken(c) * w.kv_bytes;
-  const double step_s = std::max(step_flops / flops, step_bytes / bytes_per_s);
-  return w.batch * w.osl / (prompt_s + w.osl * step_s);
+  const double head = static_cast<double>(c.vocab * c.hidden), layers = MultipliedParameters(c) - head;
+  const double context = w.isl + w.osl / 2, steps = std::max(0.0, w.osl - 1);
+  const double request_flops = 2 * layers * (w.isl + steps) + 2 * head * w.osl + w.isl * AttentionFlops(c, w.isl / 2) +
+                               steps * AttentionFlops(c, context);
+  const double batch_bytes =
+      w.osl * (layers + head) * w.weight_bytes + w.batch * steps * context * KvElementsPerToken(c) * w.kv_bytes;
+  return w.batch * w.osl / std::max(w.batch * request_flops / flops, batch_bytes / bytes_per_s);
 }
 
 double LargestBatch(const ModelConfig& c, const ServedWork& w, double memory_bytes) {
   const double left = memory_bytes - static_cast<double>(c.Parameters()) * w.weight_bytes;
-  const double per_request = (w.isl + w.osl) * KvElementsPerToken(c) * w.kv_bytes;
+  const double per_request = (w.isl + w.osl / 2) * KvElementsPerToken(c) * w.kv_bytes;
   return std::max(1.0, std::floor(left / per_request));
 }
 

@@ -14,13 +14,13 @@ struct ServedWork {
   double kv_bytes = 2;      // per element of the KV cache
 };
 
-// A batch takes: its prompts, max(FLOP / flops, weights / bytes_per_s), and osl decode steps at the mean context
-// isl + osl / 2, max(FLOP / flops, (weights + KV cache of the batch) / bytes_per_s), compute and memory overlapped;
-// 2 FLOP per weight and token, 4 per attended element. Everything else (launches, collectives, sampling) is free.
-// flops and bytes_per_s are those of all cards together.
+// An upper bound: all FLOP of a batch at `flops`, or all of its bytes at `bytes_per_s`, whichever takes longer, prompts
+// and decode steps overlapped. 2 FLOP per weight and token (the head's for output tokens only), 4 per attended element;
+// weights are read once for each of the osl steps that make a token, the KV cache by each step after the first.
+// Launches, collectives and sampling are free. flops and bytes_per_s are those of all cards together.
 double OutputRoof(const ModelConfig& model, const ServedWork& work, double flops, double bytes_per_s);
 
-// The batch whose weights and KV cache fill the memory; at least 1.
+// The batch whose weights and KV cache, at the mean context isl + osl / 2, fill the memory; at least 1.
 double LargestBatch(const ModelConfig& model, const ServedWork& work, double memory_bytes);
 
 }  // namespace assay::bench

@@ -171,7 +171,7 @@ void AddBench(CLI::App& app, Run* run) {
       ->add_option(
           "--power-seconds", b.power_seconds,
           "With a meter: seconds of metered load over all trials; prefill and decode alone take half of it each")
-      ->check(CLI::Range(1.0, 86400.0))
+      ->check(CLI::Range(1.0, 7200.0))
       ->capture_default_str()
       ->type_name("N");
   command->add_option("--out", o->out, "Folder for the result and its samples")

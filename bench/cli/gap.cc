@@ -46,19 +46,12 @@ std::vector<const Published*> FindPublished(std::string text) {
   return found;
 }
 
-// The device's share of its card; that of a CPU host is known only on the machine that measured.
-std::optional<bench::Card> CardOf(const RunResult& result) {
-  if (!result.gap || !result.gap->card_id || *result.gap->card_id == bench::kHostCardId) return std::nullopt;
-  return bench::OneDevice(bench::FindCard(*result.gap->card_id));
-}
-
 // The gaps that the run found, and those of the user's claims.
 RunResult Load(const std::string& path, const std::vector<bench::UserClaim>& claims) {
   RunResult result = bench::LoadResult(path);
   if (!result.gap) result.gap.emplace();
-  const std::optional<bench::Card> card = CardOf(result);
   for (const bench::UserClaim& claim : claims) {
-    result.gap->gaps.push_back(bench::GapOfClaim(result, claim, card ? &*card : nullptr));
+    result.gap->gaps.push_back(bench::GapOfClaim(result, claim));
   }
   return result;
 }
@@ -94,6 +87,11 @@ Json PublishedJson(const std::vector<const Published*>& results) {
 }
 
 int RunGap(const Options& o) {
+  const bool only_published = std::all_of(o.results.begin(), o.results.end(),
+                                          [](const std::string& name) { return name.starts_with(kPublished); });
+  if (only_published && (!o.claims.empty() || !o.svg.empty())) {
+    throw Error("--claim and --svg are for results of assay bench; none was named");
+  }
   std::vector<bench::UserClaim> claims;
   for (const std::string& text : o.claims) claims.push_back(bench::ParseClaim(text));
   if (!o.svg.empty()) bench::CheckWritable(o.svg);

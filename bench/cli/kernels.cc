@@ -4,6 +4,7 @@
 #include <iostream>
 #include <map>
 
+#include "bench/claims/build_gap.h"
 #include "bench/claims/card_of_device.h"
 #include "bench/cli/commands.h"
 #include "bench/cli/progress.h"
@@ -52,7 +53,7 @@ struct Ceilings {
     cache = bench::ProbeReadBandwidth(device, bench::kCacheBytes, kProbeS).best;
     launch_s = bench::ProbeLaunch(device, kProbeS);
     for (const assay_dtype dtype : device->info().weight_dtypes) {
-      if (dtype == ASSAY_DTYPE_NONE) break;
+      if (dtype == ASSAY_DTYPE_NONE || device->info().is_reference) break;  // a scalar product would take minutes
       progress(std::string("measuring matrix products in ") + DTypeName(dtype));
       flops[dtype] = bench::ProbeMatmul(device, {dtype, ASSAY_DTYPE_NONE, device->info().act_dtypes[0]}, kProbeS).best;
     }
@@ -62,10 +63,12 @@ struct Ceilings {
 
 // The limits beside what is claimed of the card.
 std::string RenderLimits(const Ceilings& c, const bench::CardMatch& match) {
+  std::optional<bench::Card> card;
+  if (match.card) card = bench::OneDevice(*match.card);
   bench::Table table({Align::kLeft, Align::kRight, Align::kRight, Align::kRight});
   table.AddRow({"limit", "attained", "claimed", "of the claim"});
   const auto row = [&](const std::string& name, double value, const std::string& unit, const std::string& key) {
-    const bench::Figure* figure = match.card ? match.card->Find(key) : nullptr;
+    const bench::Figure* figure = card ? card->Find(key) : nullptr;
     const bool known = figure && figure->value;
     table.AddRow({name, bench::FormatScaled(value, unit),
                   known ? bench::FormatScaled(bench::DenseValue(*figure), unit) : "",
@@ -75,8 +78,7 @@ std::string RenderLimits(const Ceilings& c, const bench::CardMatch& match) {
   row("copy, read and written", c.copy, "B/s", "bytes_per_s");
   row("read, 16 MiB", c.cache, "B/s", "");
   for (const auto& [dtype, flops] : c.flops) {
-    row(std::string("matrix product ") + DTypeName(dtype), flops, "FLOP/s",
-        match.card ? bench::PeakKey(*match.card, dtype) : "");
+    row(std::string("matrix product ") + DTypeName(dtype), flops, "FLOP/s", card ? bench::PeakKey(*card, dtype) : "");
   }
   table.AddRow({"launch, and its end known", bench::FormatNumber(c.launch_s * 1e6) + " us", "", ""});
   return table.Render("");
@@ -143,7 +145,8 @@ int RunKernels(const Options& o) {
     std::cout << bench::Dump(json) << std::endl;
   } else {
     const bench::CardMatch match = bench::CardOfDevice(device->info());
-    std::cout << device->info().id << ": " << bench::Printable(device->info().name) << "; claims: " << match.why << "\n"
+    std::cout << device->info().id << ": " << bench::Printable(device->info().name) << "; claims: " << match.why
+              << (match.card && !match.sure ? " (not sure)" : "") << "\n"
               << RenderLimits(ceilings, match) << "\n"
               << table.Render("");
   }

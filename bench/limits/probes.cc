@@ -53,7 +53,8 @@ ProbeResult Best(double work, const std::vector<double>& times_s) {
     const auto first = times_s.begin() + static_cast<std::ptrdiff_t>(i * n);
     best.push_back(work / *std::min_element(first, first + static_cast<std::ptrdiff_t>(n)));
   }
-  result.half_width = SummarizeRate(best)->HalfWidth();
+  const auto [least, most] = std::minmax_element(best.begin(), best.end());
+  result.half_width = (*most - *least) / 2;
   return result;
 }
 

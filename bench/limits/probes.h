@@ -13,7 +13,7 @@ namespace assay::bench {
 
 struct ProbeResult {
   double best = 0;                   // bytes/s or FLOP/s
-  std::optional<double> half_width;  // 95 % confidence of a repetition's best, from how blocks of repetitions differ
+  std::optional<double> half_width;  // half of the range of the bests of five blocks of repetitions
   int64_t repetitions = 0;
 };
 

@@ -78,6 +78,10 @@ Result<std::vector<Update>> Ticks(std::span<const Reading> readings) {
     }
     ticks.push_back({(readings[i - 1].t_s + readings[i].t_s) / 2, to_j});
   }
+  // One that moves at every reading moves far more often than it is read: what it said is true of the reading's moment.
+  if (ticks.size() + 1 == readings.size()) {
+    for (size_t i = 0; i < ticks.size(); ++i) ticks[i].t_s = readings[i + 1].t_s;
+  }
   return ticks;
 }
 

@@ -118,17 +118,15 @@ MeteredTrial RunLoad(const Load& load, double seconds, double trial_factor, doub
     device->Run(s, usual_w * trial_factor, usual_w);
   };
   do {
-    RequestSample& request = trial.requests.emplace_back();
-    request.sent_s = device->now_s();
-    request.input_tokens = 512;
+    trial.input_tokens += 512;
+    trial.output_tokens += 1;
     if (load.prefill_s > 0) run(load.prefill_s, kPrefillW);
-    request.ttft_ms = 1e3 * load.prefill_s;
     const double first_s = device->now_s();
     while (device->now_s() - first_s < load.decode_s - load.step_s / 2) {
       const double step_s = load.step_s * std::max(0.5, 1 + random.Normal(load.jitter));
       run(step_s * kHighShare, kHighW);
       run(step_s * (1 - kHighShare), kLowW);
-      request.itl_ms.push_back(1e3 * step_s);
+      trial.output_tokens += 1;
     }
   } while (device->now_s() - begin_s < seconds - 1e-6);
   trial.load = {begin_s, device->now_s()};
@@ -312,7 +310,7 @@ Score Try(const char* name, MakesJob* make, DrawsLoad* draw, const MeterModel& m
       energy_j += job.device.Energy(trial.load);
       usual_j += job.device.UsualEnergy(trial.load);
       seconds += trial.load.seconds();
-      for (const RequestSample& r : trial.requests) tokens += static_cast<double>(1 + r.itl_ms.size());
+      tokens += trial.output_tokens;
     }
     const double error = *power.mean_w / (energy_j / seconds) - 1;
     score.bias += error;

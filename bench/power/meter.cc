@@ -5,13 +5,13 @@
 #include <chrono>
 #include <cmath>
 
-#include "bench/power/command_meter.h"
-#include "bench/power/ipmi.h"
-#include "bench/power/nvml.h"
-#include "bench/power/rapl.h"
-#include "bench/power/redfish.h"
-#include "bench/power/telemetry.h"
-#include "bench/power/wall.h"
+#include "bench/power/meters/command_meter.h"
+#include "bench/power/meters/ipmi.h"
+#include "bench/power/meters/nvml.h"
+#include "bench/power/meters/rapl.h"
+#include "bench/power/meters/redfish.h"
+#include "bench/power/meters/telemetry.h"
+#include "bench/power/meters/wall.h"
 
 namespace assay::bench {
 namespace {

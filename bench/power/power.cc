@@ -34,11 +34,12 @@ struct Totals {
   std::vector<double> periods_s, watts, j_per_input, j_per_output;
   std::optional<double> min_clock_mhz, max_temperature_c;
 
-  // tokens: of the whole load. A meter's window cuts its ends, and so more of the first prompt than of the tokens that
-  // the prompt was for: the tokens within the window would seem too cheap. Its mean power misses next to nothing.
-  void Add(const WindowEnergy& e, double load_s, const TokenCount& tokens) {
+  // Tokens are those of the whole load. A meter's window cuts its ends, and so more of the first prompt than of the
+  // tokens that the prompt was for: the tokens within the window would seem too cheap. Its mean power misses next to
+  // nothing.
+  void Add(const WindowEnergy& e, const MeteredTrial& trial) {
     const double s = e.window.seconds();
-    const double whole_j = e.mean_w() * load_s;
+    const double whole_j = e.mean_w() * trial.load.seconds();
     energy_j += e.energy_j;
     load_j += whole_j;
     seconds += s;
@@ -46,10 +47,10 @@ struct Totals {
     updates += e.updates;
     periods_s.push_back(e.period_s);
     watts.push_back(e.mean_w());
-    input_tokens += tokens.input;
-    output_tokens += tokens.output;
-    if (tokens.input > 0) j_per_input.push_back(whole_j / tokens.input);
-    if (tokens.output > 0) j_per_output.push_back(whole_j / tokens.output);
+    input_tokens += trial.input_tokens;
+    output_tokens += trial.output_tokens;
+    if (trial.input_tokens > 0) j_per_input.push_back(whole_j / trial.input_tokens);
+    if (trial.output_tokens > 0) j_per_output.push_back(whole_j / trial.output_tokens);
     if (e.cross_energy_j) cross_j += *e.cross_energy_j, crossed_j += e.energy_j;
     if (e.mean_clock_mhz) clock_s += s, clock_mhz_s += s * *e.mean_clock_mhz;
     if (e.min_clock_mhz) min_clock_mhz = std::min(min_clock_mhz.value_or(*e.min_clock_mhz), *e.min_clock_mhz);
@@ -61,12 +62,12 @@ struct Totals {
   std::optional<double> CrossRatio() const { return crossed_j > 0 ? std::optional(cross_j / crossed_j) : std::nullopt; }
 };
 
-Result<Totals> Measure(const MeterRecord& record, double epoch_s, std::span<const MeteredTrial> trials) {
+Result<Totals> Measure(const MeterRecord& record, std::span<const MeteredTrial> trials) {
   Totals totals;
   for (const MeteredTrial& trial : trials) {
     const auto energy = EnergyWithin(record, trial.load);
     if (!energy.ok()) return Result<Totals>::Fail(energy.error());
-    totals.Add(energy.value(), trial.load.seconds(), TokensWithin(trial.requests, epoch_s, trial.load));
+    totals.Add(energy.value(), trial);
   }
   if (totals.seconds <= 0) return Result<Totals>::Fail("nothing ran long enough to be metered");
   return totals;
@@ -87,7 +88,7 @@ std::optional<PhasePower> Phase(const MeterRecord& record, const PowerWork& work
                                 std::vector<std::string>* notes) {
   const auto trials = decode ? work.decode : work.prefill;
   if (trials.empty()) return std::nullopt;
-  const auto totals = Measure(record, work.epoch_s, trials);
+  const auto totals = Measure(record, trials);
   if (!totals.ok()) {
     notes->push_back(std::string(decode ? "decode" : "prefill") + " alone was not metered: " + totals.error());
     return std::nullopt;
@@ -180,7 +181,7 @@ GradeReason GradeOf(const MeterBehaviour& b) {
 
 Power SummarizePower(const MeterRecord* record, const std::string& why_none, const PowerWork& work) {
   if (!record) return NotMetered(why_none);
-  const auto measured = Measure(*record, work.epoch_s, work.trials);
+  const auto measured = Measure(*record, work.trials);
   if (!measured.ok()) return NotMetered(measured.error());
   const Totals& t = measured.value();
   Power power;

@@ -19,19 +19,17 @@
 #include <vector>
 
 #include "bench/power/energy.h"
-#include "bench/power/tokens.h"
 #include "bench/result/run_result.h"
 
 namespace assay::bench {
 
-// One stretch of load, with the requests that ran in it.
+// One stretch of load, and all tokens that it took and made.
 struct MeteredTrial {
   Window load;  // the load ran through all of it
-  std::vector<RequestSample> requests;
+  double input_tokens = 0, output_tokens = 0;
 };
 
 struct PowerWork {
-  double epoch_s = 0;                             // of the requests, on the clock of the windows
   std::span<const MeteredTrial> trials;           // the workload itself
   std::span<const MeteredTrial> prefill, decode;  // the steady loops of one phase each; may be empty
   std::vector<Window> idle_before, idle_after;    // the machine at rest, without weights

@@ -96,7 +96,7 @@ TEST(Grade, OnlyAToCAreMeasured) {
 // ---- figures
 
 constexpr double kRestW = 50, kLoadedW = 80, kLoadW = 300;
-constexpr double kEpochS = 100;  // of the requests, on the meter's clock
+constexpr double kEpochS = 100;  // of the run, on the meter's clock
 
 // Rest for 10 s from the epoch on, weights loaded until 20, then five trials of 6 s and five prefill and five decode
 // loops of 3 s with a second of rest before each, then rest without weights from 85.5 on.
@@ -106,16 +106,9 @@ struct Bench {
   PowerWork work;
 };
 
-// Its one request fills a load: 1000 tokens in a third of it, then 21 tokens.
+// 1000 tokens in, 21 out.
 MeteredTrial Loaded(double begin_s, double end_s) {
-  RequestSample r;
-  const double seconds = end_s - begin_s;
-  r.sent_s = begin_s;
-  r.input_tokens = 1000;
-  r.output_tokens = 21;
-  r.ttft_ms = 1e3 * seconds / 3;
-  r.itl_ms = std::vector<double>(20, 1e3 * seconds * 2 / 3 / 20);
-  return {{kEpochS + begin_s, kEpochS + end_s}, {r}};
+  return {{kEpochS + begin_s, kEpochS + end_s}, 1000, 21};
 }
 
 // powers: beside the counter.
@@ -126,7 +119,6 @@ Bench RunBench(const std::function<double(double t_s)>& load_w, bool powers = tr
     bench.prefill.push_back(Loaded(56 + 3 * i, 58 + 3 * i));
     bench.decode.push_back(Loaded(71 + 3 * i, 73 + 3 * i));
   }
-  bench.work.epoch_s = kEpochS;
   bench.work.idle_before = {{kEpochS + 0.5, kEpochS + 9.5}};
   bench.work.idle_loaded = {{kEpochS + 10.5, kEpochS + 19.5}};
   bench.work.idle_after = {{kEpochS + 86, kEpochS + 95}};
@@ -213,7 +205,7 @@ TEST(Power, PhasesHaveFiguresOfTheirOwn) {
 
 TEST(Power, APhaseWithoutTokensHasNoFigurePerToken) {
   Bench bench = Steady();
-  for (MeteredTrial& trial : bench.decode) trial.requests.clear();
+  for (MeteredTrial& trial : bench.decode) trial.output_tokens = 0;
   const Power p = Summary(bench);
   EXPECT_NEAR(p.decode->mean_w->value, kLoadW, 1e-6);
   EXPECT_FALSE(p.decode->j_per_token || p.decode->tps_per_w);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "bench/report/pictures.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "bench/report/roofline_svg.h"
@@ -35,20 +37,28 @@ RooflinePicture::Point PointOf(const std::string& name, const PhaseTimes& unit) 
   return point;
 }
 
+// What the claim is, up to the figures in it, in that language.
+Gap Translated(Gap gap, Language language) {
+  const size_t end = std::min(gap.claim.find(" ("), gap.claim.size());
+  gap.claim = Say(language, gap.claim.substr(0, end).c_str()) + gap.claim.substr(end);
+  return gap;
+}
+
 std::string Roofline(const RunResult& r, Language language) {
   const Limits& l = r.limits;
   RooflinePicture picture{.title = Subject(r), .subtitle = Workload(r)};
-  picture.roofs.push_back({.name = "measured in this run",
+  picture.roofs.push_back({.name = Say(language, "measured in this run"),
                            .flops = *l.flops,
                            .bytes_per_s = *l.bytes_per_s,
                            .dtype = l.flops_dtype.value_or("")});
   const Gap *flops = FindGap(r, "flops"), *bytes = FindGap(r, "bytes_per_s");
   if (flops || bytes) {
-    picture.roofs.push_back({.name = "claimed: " + r.gap->card_name.value_or(""),
-                             .flops = flops ? flops->claimed : 0,
-                             .bytes_per_s = bytes ? bytes->claimed : 0,
-                             .claimed = true,
-                             .dtype = l.flops_dtype.value_or("")});
+    picture.roofs.push_back(
+        {.name = fmt::format(fmt::runtime(Say(language, "claimed: {}")), r.gap->card_name.value_or("")),
+         .flops = flops ? flops->claimed : 0,
+         .bytes_per_s = bytes ? bytes->claimed : 0,
+         .claimed = true,
+         .dtype = l.flops_dtype.value_or("")});
   }
   const auto& [prefill, decode] = r.phases;
   if (decode && decode->steps_s && l.mbu) {
@@ -68,7 +78,7 @@ std::vector<Picture> PicturesOf(const RunResult& r, Language language) {
   if (!r.gap) return pictures;
   for (const Gap& gap : r.gap->gaps) {
     const std::string name = gap.metric.substr(0, gap.metric.find("_tps"));
-    pictures.push_back({"gap-" + name, WaterfallSvg(gap, Subject(r), language)});
+    pictures.push_back({"gap-" + name, WaterfallSvg(Translated(gap, language), Subject(r), language)});
   }
   return pictures;
 }

@@ -92,6 +92,7 @@ Row ClaimedRow(const Gap& gap, Language language) {
 }
 
 const char* StageMeaning(const std::string& stage) {
+  if (stage == "promise") return "from the claim to a roofline at the claimed peaks";
   if (stage == "silicon") return "from the claimed peaks to what the device attains";
   if (stage == "kernels") return "from there to operations of the model's shapes";
   if (stage == "throttling") return "clock in the run, against that in kernel timing";

@@ -141,7 +141,7 @@ struct Limits {
   std::optional<double> mbu{};                        // decode_bytes_per_s / bytes_per_s
   std::optional<double> prefill_mbu{}, decode_mfu{};  // the other share of each phase
   std::optional<double> prefill_flops_per_byte{}, decode_flops_per_byte{};
-  std::optional<double> flops_half_width{}, bytes_per_s_half_width{};  // 95 %, from the spread of repetitions
+  std::optional<double> flops_half_width{}, bytes_per_s_half_width{};  // from the range of blocks of repetitions
   std::optional<double> model_flops{};                                 // FLOP/s of a product of the model's own shape
   std::optional<std::string> model_matmul{};                           // that shape: "512 x 3072 x 576"
   std::optional<double> copy_bytes_per_s{};                            // read + written

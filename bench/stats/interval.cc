@@ -102,10 +102,6 @@ std::optional<Interval> QuantileOf(std::span<const double> ascending, double p, 
 
 }  // namespace
 
-double HalfWidth(const Interval& interval) {
-  return std::max(interval.value - interval.low, interval.high - interval.value);
-}
-
 std::optional<Interval> MeanInterval(std::span<const double> per_trial) {
   if (per_trial.size() < 2 || !AllFinite(per_trial)) return std::nullopt;
   const double n = static_cast<double>(per_trial.size());
@@ -126,12 +122,6 @@ std::optional<Interval> MeanInterval(std::span<const double> per_trial) {
                        : detrend                         ? "Student t, detrended, lag-1 corrected"
                                                          : "Student t, lag-1 corrected";
   return Interval{mean, mean - half, mean + half, static_cast<int64_t>(per_trial.size()), method};
-}
-
-std::optional<Interval> LogInterval(std::span<const double> per_trial) {
-  std::vector<double> logs;
-  for (double x : per_trial) logs.push_back(std::log(x));  // not finite, and so refused, for x <= 0
-  return MeanInterval(logs);
 }
 
 bool NeighboursCorrelate(std::span<const double> per_trial) {

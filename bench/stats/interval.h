@@ -16,9 +16,6 @@ struct Interval {
   int64_t n = 0;            // values that it rests on
   const char* method = "";  // static text for people
 };
-// The larger half. Independent intervals of logarithms add in quadrature: the half width of a - b, and of a + b, is
-// std::hypot(HalfWidth(a), HalfWidth(b)).
-double HalfWidth(const Interval& interval);
 
 // Of the mean over the measured period, from one value per trial in the order of time. Absent below two trials.
 //
@@ -30,9 +27,6 @@ double HalfWidth(const Interval& interval);
 //                   period; in fewer trials a drift cannot be told from wandering and widens the interval;
 //   below 5 trials  nothing of that can be estimated and plain t stands.
 std::optional<Interval> MeanInterval(std::span<const double> per_trial);
-
-// Of the mean of ln x; absent if a value is not above zero. exp() of it is the geometric mean and its interval.
-std::optional<Interval> LogInterval(std::span<const double> per_trial);
 
 // Whether neighbouring trials resemble each other more than chance explains (one-sided, 5 %), a straight line apart.
 // Always false below ten trials, which cannot tell.

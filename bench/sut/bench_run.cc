@@ -114,6 +114,7 @@ void BenchRun::Probe(bool first) {
   MatmulProbe product{session_->weight_dtype(), d.compute, d.act};
   const ProbeResult matmul = ProbeMatmul(device, product, kProbeS);
   const auto keep = [](const ProbeResult& probe, std::optional<double>* best, std::optional<double>* half_width) {
+    if (probe.best <= 0) return;
     // Two probes that differ by more than their own spread show how far the limit itself is known.
     const double moved = *best ? std::abs(**best - probe.best) / 2 : 0;
     *half_width = std::max({half_width->value_or(0), probe.half_width.value_or(0), moved});
@@ -169,7 +170,9 @@ void BenchRun::WarmUpEngine() {
 
 MeteredTrial BenchRun::Metered(const TrialRecord& record) const {
   const double begin_s = epoch_s_ + record.trial.start_s;
-  return {{begin_s, begin_s + record.trial.duration_s}, record.samples};
+  return {{begin_s, begin_s + record.trial.duration_s},
+          static_cast<double>(record.trial.input_tokens),
+          static_cast<double>(record.trial.output_tokens)};
 }
 
 // A meter that samples in a fixed rhythm must not meet every trial at the same point of it.
@@ -190,13 +193,11 @@ void BenchRun::RunTrials() {
         RunTrial(*engine_, spec, *prompts_, i, kTrialPrompts + i * kPromptsPerTrial, epoch_, [&](double) {
           if (++steps % 8 == 0) Progress(fmt::format("trial {} of {}: decode step {}", i + 1, options_.trials, steps));
         });
-    const std::optional<double> clock_mhz = ReadMachineState().clock_mhz;
     const std::lock_guard lock(mutex_);
     result_.trials.push_back(record.trial);
     samples_.insert(samples_.end(), record.samples.begin(), record.samples.end());
     prefill_.push_back(record.prefill);
     decode_.push_back(record.decode);
-    if (clock_mhz) trial_clocks_mhz_.push_back(*clock_mhz);
     if (sampler_) metered_.push_back(Metered(record));
     result_.peak_rss_bytes = PeakRssBytes();
   }
@@ -227,10 +228,8 @@ void BenchRun::ProfileOps() {
   const double begin_s = NowSeconds();
   Profile profile =
       RunProfile(*engine_, Spec(), *prompts_, kProfilePrompts, [&](const std::string& text) { Progress(text); });
-  const std::optional<double> clock_mhz = ReadMachineState().clock_mhz;
   const std::lock_guard lock(mutex_);
   profile_window_ = {begin_s, NowSeconds()};
-  if (!accelerator_) result_.environment.profile_clock_mhz = clock_mhz;
   result_.ops = profile.ops;
   profile_ = std::move(profile);
 }
@@ -315,8 +314,11 @@ void BenchRun::AddPhases() {
     return std::optional(PhaseTimes{tokens > 0 ? tokens : static_cast<double>(sum.tokens) / n, sum.flops / n,
                                     sum.bytes / n, SummarizeRate(kernels_s), SummarizeRate(steps_s)});
   };
-  result_.phases.prefill = unit(prefill_, profile_.prefill_s, static_cast<double>(options_.isl));
-  result_.phases.decode = unit(decode_, profile_.decode_s, 0);
+  // A last batch that is smaller takes another time per step than the batch whose operations were timed.
+  const bool even = options_.requests % std::min(options_.concurrency, options_.requests) == 0;
+  const std::vector<double> none;
+  result_.phases.prefill = unit(prefill_, even ? profile_.prefill_s : none, static_cast<double>(options_.isl));
+  result_.phases.decode = unit(decode_, even ? profile_.decode_s : none, 0);
 }
 
 void BenchRun::AddShares() {
@@ -343,8 +345,7 @@ void BenchRun::AddShares() {
 }
 
 void BenchRun::AddPower() {
-  PowerWork work{epoch_s_,     metered_,    metered_prefill_, metered_decode_,
-                 idle_before_, idle_after_, idle_loaded_,     std::nullopt};
+  PowerWork work{metered_, metered_prefill_, metered_decode_, idle_before_, idle_after_, idle_loaded_, std::nullopt};
   if (result_.metrics.output_tps) work.output_tps = result_.metrics.output_tps->value;
   if (!sampler_) {
     result_.power = SummarizePower(nullptr, no_meter_, work);
@@ -361,7 +362,6 @@ void BenchRun::AddEnvironment(const MeterRecord* meter) {
   Environment& e = result_.environment;
   e.after = ReadMachineState();
   if (!accelerator_) {
-    if (!trial_clocks_mhz_.empty()) e.trial_clock_mhz = Median(trial_clocks_mhz_);
     if (e.before.throttle_events && e.after.throttle_events) {
       e.throttled = *e.after.throttle_events > *e.before.throttle_events;
     }

@@ -90,9 +90,8 @@ class BenchRun {
   std::vector<PhaseTotals> prefill_, decode_;  // per trial
   Profile profile_;
   Window profile_window_;
-  std::vector<double> trial_clocks_mhz_;  // of a CPU, at the end of each trial
-  std::unique_ptr<Sampler> sampler_;      // set before the trials, then only read
-  bool metered_load_ = false;             // there is a meter that measures: loads are made long enough for it
+  std::unique_ptr<Sampler> sampler_;  // set before the trials, then only read
+  bool metered_load_ = false;         // there is a meter that measures: loads are made long enough for it
   std::string no_meter_;
   std::vector<MeteredTrial> metered_, metered_prefill_, metered_decode_;
   std::vector<Window> idle_before_, idle_loaded_, idle_after_;

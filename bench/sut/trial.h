@@ -31,7 +31,7 @@ struct PhaseTotals {
   int64_t units = 0;   // prompts that were finished, or decode steps
   int64_t tokens = 0;  // of the prompts, or generated
   double flops = 0;    // matrix products and attention
-  double bytes = 0;    // weights and KV cache that the steps had to read
+  double bytes = 0;    // weights, and KV cache that decode steps read or prompts write
   void operator+=(const PhaseTotals& other);
 };
 
