@@ -143,7 +143,8 @@ int RunBench(Options o) {
 
 void AddBench(CLI::App& app, Run* run) {
   CLI::App* command = app.add_subcommand(
-      "bench", "Measure a model on a device: speed with confidence intervals, and its share of the device's limits");
+      "bench",
+      "Measure a model on a device: speed and power with confidence intervals, and the gap to what is claimed");
   auto o = std::make_shared<Options>();
   BenchOptions& b = o->bench;
   AddModelOptions(*command, &b.model);
@@ -184,8 +185,10 @@ void AddBench(CLI::App& app, Run* run) {
   command->add_flag("--json", o->json, "The result as one JSON document on standard output");
   command->footer(
       "\nThe model is warmed up until its step time is steady, then measured in trials. In the same run the device's\n"
-      "read bandwidth and matrix throughput are measured, and every speed is shown as a share of them (MBU, MFU). The\n"
-      "output is checked against the reference device. Exit code 1: that check failed.");
+      "read bandwidth and matrix throughput are measured; every speed is shown as a share of them (MBU, MFU), and of\n"
+      "what is claimed of the device, stage by stage. The output is checked against the reference device. Exit code "
+      "1:\n"
+      "that check failed.");
   command->callback([=] {
     o->concurrency_given = concurrency->count() > 0;
     o->requests_given = requests->count() > 0;

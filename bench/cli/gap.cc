@@ -130,7 +130,7 @@ void AddGap(CLI::App& app, Run* run) {
                    "Result files of assay bench, or published:CARD and published:CARD/MODEL for what others published")
       ->required()
       ->type_name("RESULT");
-  command->add_option("--claim", o->claims, bench::kClaimHelp)->type_name("CLAIM")->take_all();
+  command->add_option("--claim", o->claims, bench::kClaimHelp)->type_name("CLAIM")->allow_extra_args(false);
   command->add_option("--svg", o->svg, "Folder for pictures: the roofline and each gap")->type_name("DIR");
   command->add_option("--lang", o->lang, "Language of the pictures")
       ->check(CLI::IsMember({"en", "zh"}))

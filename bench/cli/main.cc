@@ -39,8 +39,8 @@ int Main(int argc, char** argv) {
   assay::InstallInterruptHandler();
 
   CLI::App app{
-      "assay runs real transformer inference on a device, measures tokens per second and watts, and says how far that\n"
-      "is from what the device can do.",
+      "assay runs real transformer inference on a device, measures tokens per second and watts, and says how far the\n"
+      "actual is from the claimed, with an error bar, and where the rest went.",
       "assay"};
   app.set_version_flag("--version", ASSAY_VERSION);
   app.require_subcommand(1);
