@@ -8,11 +8,13 @@
 #pragma once
 
 #include "bench/claims/cards.h"
-#include "bench/claims/gap.h"
+#include "bench/result/gap.h"
 #include "bench/result/run_result.h"
 #include "runtime/core/error.h"
 
 namespace assay::bench {
+
+Estimate Over(const Estimate& e, double denominator);
 
 // Of a claimed figure of a card, and of a roofline, behind which two figures stand.
 Provenance ProvenanceOf(const Card& card, const Figure& figure);

@@ -6,7 +6,7 @@
 #include <string>
 
 #include "bench/claims/cards.h"
-#include "bench/claims/gap.h"
+#include "bench/result/gap.h"
 #include "bench/result/run_result.h"
 
 namespace assay::bench {

@@ -5,8 +5,8 @@
 #include <optional>
 #include <string>
 
-#include "bench/claims/gap.h"
 #include "bench/claims/published.h"
+#include "bench/result/gap.h"
 
 namespace assay::bench {
 

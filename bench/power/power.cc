@@ -215,8 +215,4 @@ Power SummarizePower(const MeterRecord* record, const std::string& why_none, con
   return power;
 }
 
-bool IsMeasured(const Power& power) {
-  return power.grade == "A" || power.grade == "B" || power.grade == "C";
-}
-
 }  // namespace assay::bench

@@ -40,8 +40,6 @@ struct PowerWork {
 // record: nullptr where nothing is metered; why_none then says why.
 Power SummarizePower(const MeterRecord* record, const std::string& why_none, const PowerWork& work);
 
-bool IsMeasured(const Power& power);  // grades A, B, C
-
 // What `assay power` and SummarizePower judge by.
 struct MeterBehaviour {
   bool constant = false;

@@ -4,7 +4,7 @@
 
 #include <iosfwd>
 
-#include "bench/claims/gap.h"
+#include "bench/result/gap.h"
 
 namespace assay::bench {
 

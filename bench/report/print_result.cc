@@ -5,7 +5,6 @@
 #include <cmath>
 #include <ostream>
 
-#include "bench/power/power.h"
 #include "bench/report/print_gap.h"
 #include "bench/report/table.h"
 #include "bench/report/verdict.h"

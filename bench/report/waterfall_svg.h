@@ -5,8 +5,8 @@
 
 #include <string>
 
-#include "bench/claims/gap.h"
 #include "bench/report/language.h"
+#include "bench/result/gap.h"
 
 namespace assay::bench {
 

@@ -243,6 +243,10 @@ struct Reader {
 
 }  // namespace
 
+bool IsMeasured(const Power& power) {
+  return power.grade == "A" || power.grade == "B" || power.grade == "C";
+}
+
 Json ToJson(const RunResult& result) {
   return Writer::Write(result);
 }

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "bench/claims/gap.h"
+#include "bench/result/gap.h"
 #include "bench/stats/summary.h"
 
 namespace assay::bench {
@@ -129,6 +129,8 @@ struct Power {
   std::optional<PhasePower> prefill{}, decode{};
   std::vector<std::string> notes{};  // with grade none: why
 };
+
+bool IsMeasured(const Power& power);  // grades A, B, C
 
 // What the device can do, measured in the same run, and how much of it the model used.
 struct Limits {

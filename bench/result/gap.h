@@ -23,8 +23,6 @@ struct Estimate {
   std::optional<double> low, high;
 };
 
-Estimate Over(const Estimate& e, double denominator);
-
 struct GapTerm {
   std::string stage;  // one of the names above
   Estimate log;       // natural logarithm of the share that the stage keeps; exp(log) = 0.8 loses 20 %
