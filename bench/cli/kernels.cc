@@ -145,8 +145,10 @@ int RunKernels(const Options& o) {
     std::cout << bench::Dump(json) << std::endl;
   } else {
     const bench::CardMatch match = bench::CardOfDevice(device->info());
-    std::cout << device->info().id << ": " << bench::Printable(device->info().name) << "; claims: " << match.why
-              << (match.card && !match.sure ? " (not sure)" : "") << "\n"
+    std::cout << bench::Printable(std::string(device->info().id) + ": " + device->info().name) << "\n"
+              << bench::Wrap(
+                     bench::Printable("claims: " + match.why) + (match.card && !match.sure ? " (not sure)" : ""), 100,
+                     "")
               << RenderLimits(ceilings, match) << "\n"
               << table.Render("");
   }
