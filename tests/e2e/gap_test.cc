@@ -18,7 +18,7 @@ const std::string kModel = (fs::path(ASSAY_SOURCE_DIR) / "tests/data/checkpoints
 std::vector<std::string> Bench(const TemporaryFolder& out, const std::vector<std::string>& options) {
   std::vector<std::string> args{"bench", "--model", kModel,     "--isl", "24",
                                 "--osl", "4",       "--trials", "3",     "--requests",
-                                "2",     "--power", "none",     "--out", out.path().string(),
+                                "1",     "--power", "none",     "--out", out.path().string(),
                                 "--json"};
   args.insert(args.end(), options.begin(), options.end());
   return args;
@@ -61,7 +61,7 @@ double Stage(const Json& gap, const std::string& stage) {
 }
 
 TEST(Gap, OpensWhereTheTimeGoes) {
-  PacedRun plain_run("40", "0"), kernels_run("120", "0"), engine_run("40", "80");
+  PacedRun plain_run("120", "0"), kernels_run("360", "0"), engine_run("120", "240");
   const Json plain = plain_run.Result(), kernels = kernels_run.Result(), engine = engine_run.Result();
   EXPECT_EQ(plain.at("device").at("card_id"), "h100-sxm");
   for (const char* metric : {"decode_tps", "prefill_tps", "output_tps"}) {
@@ -76,13 +76,13 @@ TEST(Gap, OpensWhereTheTimeGoes) {
       return Stage(GapOf(other, metric), stage) - Stage(gap, stage);
     };
     EXPECT_DOUBLE_EQ(GapOf(kernels, metric).at("claimed"), gap.at("claimed"));
-    EXPECT_NEAR(moved(kernels, "kernels"), -std::log(3.0), 0.3)
+    EXPECT_NEAR(moved(kernels, "kernels"), -std::log(3.0), 0.35)
         << "the only product that takes any time takes three times as long";
-    EXPECT_NEAR(moved(kernels, "silicon"), 0, 0.2);
-    EXPECT_NEAR(moved(kernels, "engine"), 0, 0.2);
-    EXPECT_LT(moved(engine, "engine"), -0.4) << "80 ms more for each step";
-    EXPECT_NEAR(moved(engine, "silicon"), 0, 0.2);
-    EXPECT_NEAR(moved(engine, "kernels"), 0, 0.2);
+    EXPECT_NEAR(moved(kernels, "silicon"), 0, 0.3);
+    EXPECT_NEAR(moved(kernels, "engine"), 0, 0.3);
+    EXPECT_LT(moved(engine, "engine"), -0.7) << "240 ms more for each step";
+    EXPECT_NEAR(moved(engine, "silicon"), 0, 0.3);
+    EXPECT_NEAR(moved(engine, "kernels"), 0, 0.3);
   }
 
   const std::string file = [&] {
