@@ -15,7 +15,7 @@ namespace assay::bench {
 namespace {
 
 PublishedGap Refuse(const std::string& why) {
-  return {std::nullopt, why};
+  return {std::nullopt, why, false};
 }
 
 // "Qwen3-8B" and "Llama-3.1-8B-Instruct" are known shapes; instruction tuning changes no size.
@@ -75,7 +75,7 @@ PublishedGap Against(const Published& r, double actual, const std::string& unit,
   gap.provenance = provenance;
   gap.actual = {actual, std::nullopt, std::nullopt};
   gap.ratio = Over(gap.actual, claimed);
-  return {std::move(gap), ""};
+  return {std::move(gap), "", false};
 }
 
 PublishedGap AgainstFigure(const Published& r, const Card& card, const char* key, double scale, const std::string& unit,
@@ -107,11 +107,14 @@ PublishedGap AgainstRoof(const Published& r, const Card& card) {
         (bound.empty() ? "" : ", ") + ("a batch of " + FormatNumber(work.batch) + ", the most that the memory holds");
   }
   const double roof = OutputRoof(*config, work, cards * DenseValue(*flops), cards * DenseValue(*bytes)) / cards;
-  return Against(r, *PerCard(r), "tok/s", roof,
-                 "roofline at the claimed peaks (" + std::string(precision->peak) + " " +
-                     FormatScaled(DenseValue(*flops), "FLOP/s") + ", " + FormatScaled(DenseValue(*bytes), "B/s") + ")" +
-                     (bound.empty() ? "" : ", an upper bound: " + bound),
-                 ProvenanceOf(card, *flops, *bytes));
+  PublishedGap answer =
+      Against(r, *PerCard(r), "tok/s", roof,
+              "roofline at the claimed peaks (" + std::string(precision->peak) + " " +
+                  FormatScaled(DenseValue(*flops), "FLOP/s") + ", " + FormatScaled(DenseValue(*bytes), "B/s") + ")" +
+                  (bound.empty() ? "" : ", an upper bound: " + bound),
+              ProvenanceOf(card, *flops, *bytes));
+  answer.at_least = !bound.empty();
+  return answer;
 }
 
 }  // namespace

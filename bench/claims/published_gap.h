@@ -11,8 +11,9 @@
 namespace assay::bench {
 
 struct PublishedGap {
-  std::optional<Gap> gap;  // the ratio is "at least" where gap->claim says that the claim is an upper bound
-  std::string why_not;     // where there is none: one clause
+  std::optional<Gap> gap;
+  std::string why_not;    // where there is none: one clause
+  bool at_least = false;  // the claim is an upper bound, so the ratio is a lower one; gap->claim says why
 };
 
 // FLOP/s, bandwidth and watts against the card's figures; tokens per second against the roofline of a known dense model

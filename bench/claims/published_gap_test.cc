@@ -32,6 +32,7 @@ TEST(PublishedGap, ADecodeLoopIsHeldAgainstTheRooflineOfItsSizes) {
   EXPECT_NEAR(answer.gap->claimed, 223, 1);
   EXPECT_NEAR(answer.gap->ratio.value, 0.74, 0.01);
   EXPECT_EQ(answer.gap->claim.find("upper bound"), std::string::npos);
+  EXPECT_FALSE(answer.at_least);
   EXPECT_FALSE(answer.gap->provenance.source.empty());
 }
 
@@ -51,6 +52,7 @@ TEST(PublishedGap, WhatIsLeftOutIsBoundedOrRefused) {
   const PublishedGap bound = GapOfPublished(r);
   ASSERT_TRUE(bound.gap) << bound.why_not;
   EXPECT_NE(bound.gap->claim.find("an upper bound: prompts of unknown length counted as none"), std::string::npos);
+  EXPECT_TRUE(bound.at_least);
   EXPECT_GE(bound.gap->claimed, GapOfPublished(Example()).gap->claimed);
 
   r = Example();

@@ -80,6 +80,7 @@ Json PublishedJson(const std::vector<const Published*>& results) {
                   {"confidence", p->confidence},
                   {"provenance", "published"}};
     entry["gap"] = answer.gap ? bench::ToJson(*answer.gap) : Json();
+    entry["at_least"] = answer.at_least;
     entry["why_not"] = answer.gap ? Json() : Json(answer.why_not);
     list.push_back(std::move(entry));
   }

@@ -43,7 +43,6 @@ std::vector<double> Repeat(Stream& stream, double seconds, const std::function<v
 // work / time of the shortest repetition.
 ProbeResult Best(double work, const std::vector<double>& times_s) {
   ProbeResult result;
-  result.repetitions = static_cast<int64_t>(times_s.size());
   if (times_s.empty()) return result;
   result.best = work / *std::min_element(times_s.begin(), times_s.end());
   if (times_s.size() < 2 * kBlocks) return result;

@@ -14,7 +14,6 @@ namespace assay::bench {
 struct ProbeResult {
   double best = 0;                   // bytes/s or FLOP/s
   std::optional<double> half_width;  // half of the range of the bests of five blocks of repetitions
-  int64_t repetitions = 0;
 };
 
 // All of the device's parallelism reads a buffer of `bytes`. kProbeBytes is far larger than any cache (less is taken on

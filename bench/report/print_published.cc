@@ -81,13 +81,13 @@ void PrintPublished(const std::vector<const Published*>& results, std::ostream& 
     }
     if (table.empty()) table.AddRow(header);
     const Gap& gap = *answer.gap;
-    const bool bound = gap.claim.find("an upper bound") != std::string::npos;
     const std::string published = notes.Mark("published: " + r->engine + (r->engine.empty() ? "" : ", ") + r->source +
                                              (r->date.empty() ? "" : ", ") + r->date);
     const std::string claimed =
         notes.Mark("claim: " + gap.claim + "; " + gap.provenance.confidence + "; " + gap.provenance.source);
-    table.AddRow({Label(*r), Amount(gap.actual.value, gap.unit), (bound ? "<= " : "") + Amount(gap.claimed, gap.unit),
-                  (bound ? ">= " : "") + FormatPercent(gap.ratio.value), r->confidence, published + claimed});
+    table.AddRow({Label(*r), Amount(gap.actual.value, gap.unit),
+                  (answer.at_least ? "<= " : "") + Amount(gap.claimed, gap.unit),
+                  (answer.at_least ? ">= " : "") + FormatPercent(gap.ratio.value), r->confidence, published + claimed});
   }
   out << (results.empty() ? "" : results[0]->card) << ": published by others, not reproduced here\n";
   if (!table.empty()) out << table.Render(kIndent);

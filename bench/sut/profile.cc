@@ -76,7 +76,6 @@ double Sum(const std::vector<double>& values, size_t begin, size_t end) {
 
 Profile RunProfile(Engine& engine, const TrialSpec& spec, const Prompts& prompts, int64_t first_prompt,
                    const std::function<void(const std::string&)>& progress) {
-  const Clock::time_point start = Clock::now();
   const int64_t sequences = std::min(spec.concurrency, spec.requests);
   Profiler profiler(engine, prompts, first_prompt);
   Profile profile;
@@ -102,7 +101,6 @@ Profile RunProfile(Engine& engine, const TrialSpec& spec, const Prompts& prompts
   }
   std::stable_sort(profile.ops.begin(), profile.ops.end(),
                    [](const OpShare& a, const OpShare& b) { return a.share > b.share; });
-  profile.seconds = std::chrono::duration<double>(Clock::now() - start).count();
   return profile;
 }
 

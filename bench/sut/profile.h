@@ -19,7 +19,6 @@ struct Profile {
   // Seconds that the operations of one unit took together, one value per repetition. The unit of prefill is a prompt,
   // that of decode a step of all sequences.
   std::vector<double> prefill_s, decode_s;
-  double seconds = 0;
 };
 
 // Runs batches as the trials of `spec` do, on an idle engine. Decode steps are timed around the trials' mean context.

@@ -21,6 +21,36 @@ struct Live {
   std::vector<Clock::time_point> tokens;
 };
 
+// The causal attention of a prompt reads n(n+1)/2 positions: half of its last query's work, n times.
+double PromptAttentionFlops(const ModelShape& shape, int64_t tokens) {
+  return 0.5 * static_cast<double>(tokens) * static_cast<double>(shape.AttentionFlops(tokens));
+}
+
+// What one step did, added to the totals of its phase; how many prompts were finished is for the caller to count.
+void CountStep(const Executor& executor, const StepReport& step, PhaseTotals* prefill, PhaseTotals* decode) {
+  const ModelShape& shape = executor.model().shape();
+  const double s = Seconds(step.end - step.begin);
+  const double kv_position =
+      2.0 * static_cast<double>(DTypeBytes(executor.kv_plan().dtype, shape.kv_heads * shape.head_dim));
+  const auto sequences = static_cast<double>(step.sequences);
+  PhaseTotals* phase = step.decode ? decode : prefill;
+  phase->seconds += s;
+  phase->bytes += static_cast<double>(shape.step_weight_bytes);
+  if (step.decode) {
+    const int64_t mean_context = step.sequences > 0 ? step.context_tokens / step.sequences : 0;
+    ++phase->units;
+    phase->tokens += step.sequences;
+    phase->bytes += kv_position * sequences * static_cast<double>(shape.AttendedPositions(mean_context));
+    phase->flops += sequences * static_cast<double>(shape.flops_per_token + shape.AttentionFlops(mean_context));
+    return;
+  }
+  const auto tokens = static_cast<double>(step.prompt_tokens);
+  phase->tokens += step.prompt_tokens;
+  phase->bytes += kv_position * tokens * static_cast<double>(shape.layers);
+  phase->flops += tokens * static_cast<double>(shape.flops_per_token - shape.head_flops) +
+                  static_cast<double>(step.tokens.size()) * static_cast<double>(shape.head_flops);
+}
+
 class TrialRunner {
  public:
   TrialRunner(Engine& engine, const TrialSpec& spec, Clock::time_point epoch, int64_t trial)
@@ -109,34 +139,6 @@ void PhaseTotals::operator+=(const PhaseTotals& o) {
   tokens += o.tokens;
   flops += o.flops;
   bytes += o.bytes;
-}
-
-double PromptAttentionFlops(const ModelShape& shape, int64_t tokens) {
-  return 0.5 * static_cast<double>(tokens) * static_cast<double>(shape.AttentionFlops(tokens));
-}
-
-void CountStep(const Executor& executor, const StepReport& step, PhaseTotals* prefill, PhaseTotals* decode) {
-  const ModelShape& shape = executor.model().shape();
-  const double s = Seconds(step.end - step.begin);
-  const double kv_position =
-      2.0 * static_cast<double>(DTypeBytes(executor.kv_plan().dtype, shape.kv_heads * shape.head_dim));
-  const auto sequences = static_cast<double>(step.sequences);
-  PhaseTotals* phase = step.decode ? decode : prefill;
-  phase->seconds += s;
-  phase->bytes += static_cast<double>(shape.step_weight_bytes);
-  if (step.decode) {
-    const int64_t mean_context = step.sequences > 0 ? step.context_tokens / step.sequences : 0;
-    ++phase->units;
-    phase->tokens += step.sequences;
-    phase->bytes += kv_position * sequences * static_cast<double>(shape.AttendedPositions(mean_context));
-    phase->flops += sequences * static_cast<double>(shape.flops_per_token + shape.AttentionFlops(mean_context));
-    return;
-  }
-  const auto tokens = static_cast<double>(step.prompt_tokens);
-  phase->tokens += step.prompt_tokens;
-  phase->bytes += kv_position * tokens * static_cast<double>(shape.layers);
-  phase->flops += tokens * static_cast<double>(shape.flops_per_token - shape.head_flops) +
-                  static_cast<double>(step.tokens.size()) * static_cast<double>(shape.head_flops);
 }
 
 TrialRecord RunTrial(Engine& engine, const TrialSpec& spec, const Prompts& prompts, int64_t trial, int64_t first_prompt,

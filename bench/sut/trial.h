@@ -48,11 +48,6 @@ struct TrialRecord {
 TrialRecord RunTrial(Engine& engine, const TrialSpec& spec, const Prompts& prompts, int64_t trial, int64_t first_prompt,
                      Clock::time_point epoch, const std::function<void(double)>& on_step);
 
-// What one step did, added to the totals of its phase; PhaseTotals::units of prefill are for the caller to count.
-void CountStep(const Executor& executor, const StepReport& step, PhaseTotals* prefill, PhaseTotals* decode);
-// The causal attention of a prompt reads n(n+1)/2 positions: half of its last query's work, n times.
-double PromptAttentionFlops(const ModelShape& shape, int64_t tokens);
-
 // The metrics of all trials: rates with between-trial intervals, latencies pooled over all requests.
 Metrics Summarize(const std::vector<Trial>& trials, const std::vector<RequestSample>& samples);
 
