@@ -29,7 +29,7 @@ std::vector<std::string> Bench(const TemporaryFolder& out, const std::vector<std
 class PacedRun {
  public:
   PacedRun(const std::string& head_ms, const std::string& step_ms)
-      : program_(Bench(out_, {"--device", ASSAY_SCRIPTED_BACKEND}),
+      : program_(Bench(out_, {"--device", ASSAY_SCRIPTED_BACKEND, "--threads", "1"}),
                  {{"SCRIPTED_HEAD", head_ms}, {"SCRIPTED_STEP", step_ms}}) {}
   Json Result() {
     const Outcome run = program_.Wait(/*limit_s=*/240);
