@@ -11,6 +11,7 @@
 #include "bench/report/pictures.h"
 #include "bench/report/print_result.h"
 #include "bench/sut/bench_run.h"
+#include "bench/sut/ranks.h"
 #include "runtime/core/interrupt.h"
 
 namespace assay::cli {
@@ -192,7 +193,7 @@ void AddBench(CLI::App& app, Run* run) {
   command->callback([=] {
     o->concurrency_given = concurrency->count() > 0;
     o->requests_given = requests->count() > 0;
-    *run = [=] { return RunBench(*o); };
+    *run = [=] { return bench::RunOnRanks(&o->bench.model, [=] { return RunBench(*o); }); };
   });
 }
 

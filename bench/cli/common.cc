@@ -17,7 +17,7 @@ void AddDeviceOptions(CLI::App& command, bench::ModelSpec* spec) {
       .add_option("--device", spec->device,
                   "cpu, cuda:0, ref (the slow reference) or /path/plugin.so; default: the best present")
       ->type_name("D");
-  command.add_option("--threads", spec->threads, "Threads of a CPU device; default: one per usable core")
+  command.add_option("--threads", spec->threads, "Threads of a CPU device (of each rank); default: one per usable core")
       ->check(CLI::Range(1, 4096))
       ->type_name("N");
 }
@@ -35,6 +35,13 @@ void AddModelOptions(CLI::App& command, bench::ModelSpec* spec) {
       ->check(CLI::IsMember({"auto", "bf16", "f16", "f32", "int8", "int4", "fp8"}))
       ->type_name("T")
       ->capture_default_str();
+  command
+      .add_option("--tp", spec->tp,
+                  "Ranks that the model is split over (tensor parallelism): as many accelerators from --device on, or "
+                  "processes: mpirun -n N assay ... --tp N")
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str()
+      ->type_name("N");
   AddDeviceOptions(command, spec);
 }
 

@@ -6,6 +6,7 @@
 
 #include "bench/cli/commands.h"
 #include "bench/result/write.h"
+#include "bench/sut/ranks.h"
 #include "models/tokenizer/stream_decoder.h"
 #include "models/tokenizer/tokenizer.h"
 
@@ -153,7 +154,7 @@ void AddGenerate(CLI::App& app, Run* run) {
   command->add_flag("--json", o->json, "One JSON document: token_ids (generated ones), text, finish_reason, logprobs");
   command->callback([=] {
     o->has_prompt = prompt->count() > 0;
-    *run = [=] { return RunGenerate(*o); };
+    *run = [=] { return bench::RunOnRanks(&o->model, [=] { return RunGenerate(*o); }); };
   });
 }
 

@@ -7,6 +7,7 @@
 
 #include "bench/cli/commands.h"
 #include "bench/result/write.h"
+#include "bench/sut/ranks.h"
 
 namespace assay::cli {
 namespace {
@@ -61,7 +62,7 @@ void AddScore(CLI::App& app, Run* run) {
       ->required()
       ->type_name("FILE");
   command->add_flag("--json", o->json, "One JSON document: logprobs of tokens 2, 3, ..., mean_logprob, perplexity");
-  command->callback([=] { *run = [=] { return RunScore(*o); }; });
+  command->callback([=] { *run = [=] { return bench::RunOnRanks(&o->model, [=] { return RunScore(*o); }); }; });
 }
 
 }  // namespace assay::cli

@@ -153,7 +153,9 @@ void Placement::Enqueue(const ProblemCall& call) {
 }
 
 void Placement::RunAsPlan(const ProblemCall& call) {
-  Plan plan(stream_, [&] { Enqueue(call); });
+  Plan plan(stream_);
+  Enqueue(call);
+  plan.End();
   plan.Launch(Lengths());
   stream_.Synchronize();
 }

@@ -17,26 +17,69 @@ namespace {
 constexpr int64_t kLeastRepetitions = 3;
 constexpr size_t kBlocks = 5;  // of repetitions: a block's best is compared with the others'
 
-// Repeats `run` for about `seconds`; the times of the repetitions, by the device's own clock.
-std::vector<double> Repeat(Stream& stream, double seconds, const std::function<void()>& run) {
+// Ranks that repeat together: the leader says whether there is one more, and all take the time of the slowest.
+class Together {
+ public:
+  explicit Together(Group* group) : group_(group) {}
+  ~Together() {
+    if (!group_ || !group_->leader()) return;
+    try {
+      group_->Send(MessageKind::kProbe, int32_t{0});
+    } catch (const Error&) {  // whoever comes next to the group learns it too
+    }
+  }
+  Together(const Together&) = delete;
+  Together& operator=(const Together&) = delete;
+
+  // `wanted` counts on the leader.
+  bool Again(bool wanted) {
+    if (!group_) return wanted;
+    if (!group_->leader()) return group_->Receive().As<int32_t>() != 0;
+    if (wanted) group_->Send(MessageKind::kProbe, int32_t{1});
+    return wanted;
+  }
+  double Slowest(double seconds) const {
+    const std::vector<double> all = Gather(seconds);
+    return *std::max_element(all.begin(), all.end());
+  }
+  double Sum(double work) const {
+    double sum = 0;
+    for (const double w : Gather(work)) sum += w;
+    return sum;
+  }
+
+ private:
+  std::vector<double> Gather(double mine) const {
+    std::vector<double> all(group_ ? static_cast<size_t>(group_->size()) : 1, mine);
+    if (group_) group_->AllGather(&mine, sizeof(mine), all.data(), Patience::kStep);
+    return all;
+  }
+  Group* group_;
+};
+
+// Repeats `run` for about `seconds`; the times of the repetitions, by the device's own clock. Adds up `work` over ranks.
+std::vector<double> Repeat(Stream& stream, double seconds, Group* group, double* work,
+                           const std::function<void()>& run) {
   std::vector<double> times_s;
+  Together ranks(group);
+  *work = ranks.Sum(*work);
   Event begin(stream.device().shared_from_this()), end(stream.device().shared_from_this());
   run();  // first touch, clock ramp
   stream.Synchronize();
   const Clock::time_point start = Clock::now();
   double elapsed_s = 0;
   int64_t repetitions = 0;
-  do {
-    ThrowIfInterrupted();
+  while (ranks.Again(elapsed_s < seconds || repetitions < kLeastRepetitions)) {
     begin.Record(stream);
     run();
     end.Record(stream);
     end.Synchronize();
-    const double s = end.ElapsedNsSince(begin) * 1e-9;
+    const double s = ranks.Slowest(end.ElapsedNsSince(begin) * 1e-9);
     if (s > 0) times_s.push_back(s);
     ++repetitions;
     elapsed_s = std::chrono::duration<double>(Clock::now() - start).count();
-  } while (elapsed_s < seconds || repetitions < kLeastRepetitions);
+    if (!group || group->leader()) ThrowIfInterrupted();
+  }
   return times_s;
 }
 
@@ -106,27 +149,31 @@ class Reader {
 
 }  // namespace
 
-ProbeResult ProbeReadBandwidth(const std::shared_ptr<Device>& device, uint64_t bytes, double seconds) {
+ProbeResult ProbeReadBandwidth(const std::shared_ptr<Device>& device, uint64_t bytes, double seconds, Group* group) {
   const uint64_t size = Fitting(*device, bytes);
   Reader reader(device, size);
-  return Best(static_cast<double>(size), Repeat(reader.stream(), seconds, [&] { reader.Enqueue(); }));
+  auto work = static_cast<double>(size);
+  const auto times_s = Repeat(reader.stream(), seconds, group, &work, [&] { reader.Enqueue(); });
+  return Best(work, times_s);
 }
 
-ProbeResult ProbeCopyBandwidth(const std::shared_ptr<Device>& device, double seconds) {
+ProbeResult ProbeCopyBandwidth(const std::shared_ptr<Device>& device, double seconds, Group* group) {
   const uint64_t half = Fitting(*device, kProbeBytes) / 2;
   Stream stream(device);
   Buffer from(device, half, false), to(device, half, false);
   Touch(stream, from);
   Touch(stream, to);
-  const auto times_s = Repeat(stream, seconds, [&] {
+  double work = 2.0 * static_cast<double>(half);
+  const auto times_s = Repeat(stream, seconds, group, &work, [&] {
     assay_message msg{};
     CheckStatus(device->table().copy_on_device(stream.handle(), to.handle(), 0, from.handle(), 0, half, &msg), msg,
                 "copy_on_device");
   });
-  return Best(2.0 * static_cast<double>(half), times_s);
+  return Best(work, times_s);
 }
 
-ProbeResult ProbeMatmul(const std::shared_ptr<Device>& device, const MatmulProbe& probe, double seconds) {
+ProbeResult ProbeMatmul(const std::shared_ptr<Device>& device, const MatmulProbe& probe, double seconds,
+                        Group* group) {
   const auto [dtype, compute, act, m, n, k] = probe;
   Stream stream(device);
   assay_weight_desc desc{};
@@ -160,7 +207,21 @@ ProbeResult ProbeMatmul(const std::shared_ptr<Device>& device, const MatmulProbe
   run();
   ops.AllocateWorkspace();
   ops.SetMode(Ops::Mode::kRun);
-  return Best(2.0 * static_cast<double>(m * n) * static_cast<double>(k), Repeat(stream, seconds, run));
+  double work = 2.0 * static_cast<double>(m * n) * static_cast<double>(k);
+  const auto times_s = Repeat(stream, seconds, group, &work, run);
+  return Best(work, times_s);
+}
+
+ProbeResult Probe(const std::shared_ptr<Device>& device, const ProbeSpec& spec, Group* group) {
+  switch (spec.kind) {
+    case ProbeSpec::Kind::kRead:
+      return ProbeReadBandwidth(device, spec.bytes, spec.seconds, group);
+    case ProbeSpec::Kind::kCopy:
+      return ProbeCopyBandwidth(device, spec.seconds, group);
+    case ProbeSpec::Kind::kMatmul:
+      return ProbeMatmul(device, spec.product, spec.seconds, group);
+  }
+  return {};
 }
 
 double ProbeLaunch(const std::shared_ptr<Device>& device, double seconds) {

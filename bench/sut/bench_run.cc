@@ -80,14 +80,15 @@ void BenchRun::Describe() {
   accelerator_ = info.is_accelerator != 0;
   card_ = CardOfDevice(info);
   if (card_.card && card_.sure) d.card_id = card_.card->id;
-  if (!accelerator_) d.threads = options_.model.threads > 0 ? options_.model.threads : info.compute_units;
+  d.count = options_.model.tp;
+  if (!accelerator_) d.threads = session_->threads();
   ModelInfo& m = result_.model;
   m.name = c.name;
   m.family = FamilyName(c.family);
   m.parameters = static_cast<int64_t>(c.Parameters());
   m.weights = session_->checkpoint().synthetic() ? "synthetic" : "file";
   m.dtype = DTypeName(session_->weight_dtype());
-  m.bytes = static_cast<int64_t>(session_->Plan(EngineOptions()).weights);
+  m.bytes = static_cast<int64_t>(session_->weight_bytes());
   WorkloadInfo& w = result_.workload;
   w.scenario = ScenarioName(options_.scenario);
   w.isl = options_.isl;
@@ -101,14 +102,14 @@ void BenchRun::Describe() {
 // Before the model is loaded and again after it is gone: the probe's buffer and the weights are never there together,
 // and a neighbour who is busy at one end of the run does not lower the limit.
 void BenchRun::Probe(bool first) {
-  const auto& device = session_->device();
   const auto& d = session_->dtypes();
   const ModelConfig& c = session_->config();
   Progress("measuring the read bandwidth");
-  const ProbeResult read = ProbeReadBandwidth(device, kProbeBytes, kProbeS);
+  using Kind = ProbeSpec::Kind;
+  const ProbeResult read = session_->Probe({Kind::kRead, kProbeS, kProbeBytes, {}});
   Progress("measuring matrix products");
   MatmulProbe product{session_->weight_dtype(), d.compute, d.act};
-  const ProbeResult matmul = ProbeMatmul(device, product, kProbeS);
+  const ProbeResult matmul = session_->Probe({Kind::kMatmul, kProbeS, 0, product});
   const auto keep = [](const ProbeResult& probe, std::optional<double>* best, std::optional<double>* half_width) {
     if (probe.best <= 0) return;
     // Two probes that differ by more than their own spread show how far the limit itself is known.
@@ -125,12 +126,12 @@ void BenchRun::Probe(bool first) {
   }
   if (!first) return;
   product.m = std::min(kStepTokens, options_.isl * EngineOptions().max_seqs);
-  product.n = 2 * c.ffn;
+  product.n = 2 * c.ffn / options_.model.tp;
   product.k = c.hidden;
-  const ProbeResult model = ProbeMatmul(device, product, kShortProbeS);
-  const ProbeResult copy = ProbeCopyBandwidth(device, kShortProbeS);
-  const ProbeResult cache = ProbeReadBandwidth(device, kCacheBytes, kShortProbeS);
-  const double launch_s = ProbeLaunch(device, kShortProbeS);
+  const ProbeResult model = session_->Probe({Kind::kMatmul, kShortProbeS, 0, product});
+  const ProbeResult copy = session_->Probe({Kind::kCopy, kShortProbeS, 0, {}});
+  const ProbeResult cache = session_->Probe({Kind::kRead, kShortProbeS, kCacheBytes, {}});
+  const double launch_s = ProbeLaunch(session_->device(), kShortProbeS);
   const std::lock_guard lock(mutex_);
   Limits& l = result_.limits;
   l.model_flops = model.best;
@@ -280,7 +281,7 @@ void BenchRun::Execute() {
   ProfileOps();
   Rest(&idle_loaded_, ", weights loaded");
   const GuardRun guard = RunGuard(*engine_, prompts_->Prompt(kGuardPromptIndex, kGuardPrompt));
-  engine_.reset();
+  session_->Unload(std::move(engine_));
   Rest(&idle_after_, "");
   Probe(false);
   Progress("checking the output against the reference");

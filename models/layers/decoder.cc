@@ -15,37 +15,50 @@ constexpr uint64_t kAlign = 256;
 
 struct ActivationShape {
   int64_t rows, cols;
+  assay_dtype dtype;
 };
 
-// In the order of Decoder::Activations.
-std::vector<ActivationShape> ActivationShapes(const ModelConfig& c, const DecoderOptions& o) {
+// In the order of Decoder::Activations; config: of the rank's part.
+std::vector<ActivationShape> ActivationShapes(const ModelConfig& c, assay_dtype act, const DecoderOptions& o) {
   const int64_t t = o.max_tokens, qkv = (c.heads + 2 * c.kv_heads) * c.head_dim;
-  return {{t, c.hidden},  {t, c.hidden}, {t, c.hidden},           {t, qkv}, {t, c.heads * c.head_dim},
-          {t, 2 * c.ffn}, {t, c.ffn},    {o.max_logits, c.hidden}};
+  const int64_t own_logits = o.ranks > 1 ? (c.vocab + o.ranks - 1) / o.ranks : 0;
+  return {{t, c.hidden, act},
+          {t, c.hidden, act},
+          {t, c.hidden, act},
+          {t, qkv, act},
+          {t, c.heads * c.head_dim, act},
+          {t, 2 * c.ffn, act},
+          {t, c.ffn, act},
+          {o.max_logits, c.hidden, act},
+          {o.max_logits, own_logits, ASSAY_F32}};
+}
+
+uint64_t AlignedBytes(const ActivationShape& s) {
+  return (TensorBytes(s.dtype, {s.rows, s.cols}) + kAlign - 1) / kAlign * kAlign;
 }
 
 }  // namespace
 
 uint64_t ActivationBytes(const ModelConfig& config, const DTypeChoice& dtypes, const DecoderOptions& options) {
+  const ModelConfig own = ConfigOf(config, ShardOf(config, options.rank, options.ranks));
   uint64_t total = 0;
-  for (const ActivationShape& s : ActivationShapes(config, options)) {
-    total += (TensorBytes(dtypes.act, {s.rows, s.cols}) + kAlign - 1) / kAlign * kAlign;
-  }
+  for (const ActivationShape& s : ActivationShapes(own, dtypes.act, options)) total += AlignedBytes(s);
   return total;
 }
 
 Decoder::Decoder(std::shared_ptr<Device> device, Checkpoint* checkpoint, const DTypeChoice& dtypes,
                  const DecoderOptions& options)
     : device_(device),
-      config_(checkpoint->config()),
+      shard_(ShardOf(checkpoint->config(), options.rank, options.ranks)),
+      config_(ConfigOf(checkpoint->config(), shard_)),
       dtypes_(dtypes),
       options_(options),
-      loader_(device, checkpoint, dtypes) {
+      loader_(device, checkpoint, dtypes, shard_) {
   if (config_.head_dim > device->info().max_head_dim) {
     throw Error("device " + device->id() + " takes heads of at most " + std::to_string(device->info().max_head_dim) +
                 " dimensions, this model has " + std::to_string(config_.head_dim));
   }
-  FillShape();
+  FillShape(checkpoint);
   AllocateActivations();
   // One buffer for all weights: many small ones would not lie on huge pages, and reading them would be slower.
   layers_offset_ = loader_.OuterBytes();
@@ -61,32 +74,39 @@ Decoder::Decoder(std::shared_ptr<Device> device, Checkpoint* checkpoint, const D
   }
 }
 
-void Decoder::FillShape() {
-  const ModelConfig& c = config_;
+void Decoder::FillShape(Checkpoint* checkpoint) {
+  const ModelConfig& c = checkpoint->config();
   shape_.layers = c.layers;
   shape_.heads = c.heads;
-  shape_.kv_heads = c.kv_heads;
+  shape_.kv_heads = shard_.all_kv_heads;
+  shape_.cache_kv_heads = shard_.kv_heads.count;
   shape_.head_dim = c.head_dim;
   shape_.vocab = c.vocab;
   shape_.max_positions = c.max_positions;
   shape_.window = c.window;
   shape_.window_from_layer = c.window_from_layer;
-  shape_.step_weight_bytes = loader_.StepBytes();
-  const int64_t qkv = (c.heads + 2 * c.kv_heads) * c.head_dim;
+  for (int r = 0; r < shard_.size; ++r) {
+    shape_.step_weight_bytes += WeightLoader(device_, checkpoint, dtypes_, ShardOf(c, r, shard_.size)).StepBytes();
+  }
+  const int64_t qkv = (c.heads + 2 * shape_.kv_heads) * c.head_dim;
   const int64_t per_layer = c.hidden * (qkv + c.heads * c.head_dim + 3 * c.ffn);
   shape_.head_flops = 2ull * static_cast<uint64_t>(c.vocab * c.hidden);
   shape_.flops_per_token = 2ull * static_cast<uint64_t>(c.layers * per_layer) + shape_.head_flops;
 }
 
 void Decoder::AllocateActivations() {
-  activation_buffer_ = Buffer(device_, ActivationBytes(config_, dtypes_, options_), false);
-  Tensor* const tensors[] = {&activations_.residual, &activations_.x,       &activations_.h,   &activations_.qkv,
-                             &activations_.attn,     &activations_.gate_up, &activations_.act, &activations_.head_in};
+  const auto shapes = ActivationShapes(config_, dtypes_.act, options_);
+  uint64_t bytes = 0;
+  for (const ActivationShape& s : shapes) bytes += AlignedBytes(s);
+  activation_buffer_ = Buffer(device_, bytes, false);
+  Activations& a = activations_;
+  Tensor* const tensors[] = {&a.residual, &a.x,   &a.h,       &a.qkv,   &a.attn,
+                             &a.gate_up,  &a.act, &a.head_in, &a.logits};
   uint64_t offset = 0;
   size_t i = 0;
-  for (const ActivationShape& s : ActivationShapes(config_, options_)) {
-    *tensors[i++] = MakeTensor(activation_buffer_.handle(), offset, dtypes_.act, {s.rows, s.cols});
-    offset += (TensorBytes(dtypes_.act, {s.rows, s.cols}) + kAlign - 1) / kAlign * kAlign;
+  for (const ActivationShape& s : shapes) {
+    *tensors[i++] = MakeTensor(activation_buffer_.handle(), offset, s.dtype, {s.rows, s.cols});
+    offset += AlignedBytes(s);
   }
 }
 
@@ -94,6 +114,7 @@ Decoder::Activations Decoder::Cut(int64_t tokens, int64_t logits) const {
   Activations a = activations_;
   for (Tensor* t : {&a.residual, &a.x, &a.h, &a.qkv, &a.attn, &a.gate_up, &a.act}) *t = t->Rows(0, tokens);
   a.head_in = a.head_in.Rows(0, logits);
+  a.logits = a.logits.Rows(0, logits);
   return a;
 }
 
@@ -129,12 +150,14 @@ void Decoder::Attention(Ops& ops, const LayerWeights& w, int64_t layer, const St
   ops.AttnPaged(q, kv.k[layer], kv.v[layer], step.block_table, step.q_offsets, step.kv_lens,
                 a.attn.Heads(c.heads, c.head_dim), attn);
   Linear(ops, a.attn, w.o, a.h, "linear o");
+  if (!shard_.whole()) ops.AllReduce(a.h);
 }
 
 void Decoder::Mlp(Ops& ops, const LayerWeights& w, const Activations& a) {
   Linear(ops, a.x, w.gate_up, a.gate_up, "linear gate_up");
   ops.Glu(a.gate_up, a.act, ASSAY_GLU_SILU);
   Linear(ops, a.act, w.down, a.h, "linear down");
+  if (!shard_.whole()) ops.AllReduce(a.h);
 }
 
 void Decoder::Forward(Ops& ops, const StepTensors& step, const KvCache& kv, const Tensor& logits) {
@@ -161,7 +184,9 @@ void Decoder::Forward(Ops& ops, const StepTensors& step, const KvCache& kv, cons
   if (logits.dim(0) == 0) return;
   ops.AddRmsNorm(a.h, outer_.final_norm, a.residual, a.x, eps);
   ops.GatherRows(a.x, step.logit_rows, a.head_in);
-  Linear(ops, a.head_in, outer_.head, logits, "linear head");
+  if (shard_.whole()) return Linear(ops, a.head_in, outer_.head, logits, "linear head");
+  Linear(ops, a.head_in, outer_.head, a.logits, "linear head");
+  ops.AllGather(a.logits, logits);
 }
 
 }  // namespace assay

@@ -18,6 +18,7 @@ struct DecoderOptions {
   // Keeps one layer on the device at a time and reads it from the checkpoint again in every step. For the reference
   // run beside a resident model: the memory of a second copy would falsify what is measured.
   bool stream_layers = false;
+  int rank = 0, ranks = 1;  // which part of a model that is split over ranks (shard.h)
 };
 
 class Decoder : public Model {
@@ -37,8 +38,9 @@ class Decoder : public Model {
     Tensor gate_up;         // [T, 2 * ffn]
     Tensor act;             // [T, ffn]
     Tensor head_in;         // [L, hidden]
+    Tensor logits;          // [L, vocab / ranks], rounded up: this rank's; unused by a whole model
   };
-  void FillShape();
+  void FillShape(Checkpoint* checkpoint);
   void AllocateActivations();
   Activations Cut(int64_t tokens, int64_t logits) const;
   void Attention(Ops& ops, const LayerWeights& w, int64_t layer, const StepTensors& step, const KvCache& kv,
@@ -47,7 +49,8 @@ class Decoder : public Model {
   void Linear(Ops& ops, const Tensor& x, const LinearWeights& w, const Tensor& y, const char* label) const;
 
   std::shared_ptr<Device> device_;
-  ModelConfig config_;
+  Shard shard_;
+  ModelConfig config_;  // of this rank's part
   DTypeChoice dtypes_;
   DecoderOptions options_;
   WeightLoader loader_;
@@ -60,7 +63,7 @@ class Decoder : public Model {
   Activations activations_;           // at their largest
 };
 
-// Device bytes of the activations that a decoder with these options needs.
+// Device bytes of the activations that a decoder with these options needs; config: the whole model's.
 uint64_t ActivationBytes(const ModelConfig& config, const DTypeChoice& dtypes, const DecoderOptions& options);
 
 }  // namespace assay

@@ -60,8 +60,9 @@ DTypeChoice ChooseDTypes(const std::string& name, const assay_device_info& info)
   return c;
 }
 
-WeightLoader::WeightLoader(std::shared_ptr<Device> device, Checkpoint* checkpoint, const DTypeChoice& dtypes)
-    : device_(std::move(device)), checkpoint_(checkpoint), dtypes_(dtypes) {}
+WeightLoader::WeightLoader(std::shared_ptr<Device> device, Checkpoint* checkpoint, const DTypeChoice& dtypes,
+                           const Shard& shard)
+    : device_(std::move(device)), checkpoint_(checkpoint), dtypes_(dtypes), shard_(shard) {}
 
 void WeightLoader::Begin(const Place& at) {
   ASSAY_CHECK(at.offset % kPlaceAlignment == 0);
@@ -122,7 +123,25 @@ const TensorInfo& WeightLoader::Need(const std::string& name) const {
   return *info;
 }
 
-assay_dtype WeightLoader::TargetDType(const TensorInfo& info, assay_dtype wanted) const {
+WeightLoader::Source WeightLoader::Whole(const std::string& weight, const std::string& bias) const {
+  const TensorInfo& info = Need(weight);
+  return {weight, bias, {0, info.shape[0]}, {0, info.shape[1]}};
+}
+
+WeightLoader::Source WeightLoader::Rows(Source source, const Range& rows) const {
+  if (!shard_.whole()) source.rows = rows;
+  return source;
+}
+
+WeightLoader::Source WeightLoader::Columns(Source source, const Range& cols) const {
+  if (shard_.whole()) return source;
+  source.cols = cols;
+  if (shard_.rank > 0) source.bias.clear();
+  return source;
+}
+
+assay_dtype WeightLoader::TargetDType(const Source& source, assay_dtype wanted) const {
+  const TensorInfo& info = Need(source.weight);
   const assay_dtype target = wanted == ASSAY_DTYPE_NONE ? info.dtype : wanted;
   if (!Lists(device_->info().weight_dtypes, target)) {
     throw Error(checkpoint_->path() + ": tensor '" + info.name + "' is " + DTypeName(target) + ", and device " +
@@ -133,6 +152,14 @@ assay_dtype WeightLoader::TargetDType(const TensorInfo& info, assay_dtype wanted
     throw Error("--dtype " + dtypes_.name + ": tensor '" + info.name + "' has rows of " +
                 std::to_string(info.shape[1]) + " elements, which " + DTypeName(target) + " blocks of " +
                 std::to_string(d->block_elems) + " do not divide; use another --dtype");
+  }
+  for (const assay_dtype dtype : {info.dtype, target}) {
+    const int64_t block = FindDType(dtype)->block_elems;
+    if (source.cols.begin % block == 0 && source.cols.count % block == 0) continue;
+    throw Error("--tp " + std::to_string(shard_.size) + ": a rank's part of the rows of tensor '" + info.name +
+                "' is elements " + std::to_string(source.cols.begin) + " to " +
+                std::to_string(source.cols.begin + source.cols.count) + ", no whole blocks of " + DTypeName(dtype) +
+                " (" + std::to_string(block) + " elements); use a smaller --tp");
   }
   return target;
 }
@@ -168,10 +195,12 @@ std::optional<Tensor> WeightLoader::LoadBias(const std::vector<Source>& sources,
     std::vector<float> values;
     for (const Source& s : sources) {
       const size_t begin = values.size();
-      values.resize(begin + Need(s.weight).shape[0], 0.0f);
+      values.resize(begin + s.rows.count, 0.0f);
       if (s.bias.empty()) continue;
       const TensorInfo& info = Need(s.bias);
-      ConvertElements(info.dtype, checkpoint_->Data(info), ASSAY_F32, values.data() + begin, info.shape[0]);
+      std::vector<float> all(info.shape[0]);
+      ConvertElements(info.dtype, checkpoint_->Data(info), ASSAY_F32, all.data(), info.shape[0]);
+      std::copy_n(all.begin() + s.rows.begin, s.rows.count, values.begin() + begin);
       checkpoint_->Release(info);
     }
     Stream stream(device_);
@@ -181,23 +210,36 @@ std::optional<Tensor> WeightLoader::LoadBias(const std::vector<Source>& sources,
   return MakeTensor(buffer_ ? buffer_->handle() : nullptr, at, ASSAY_F32, {rows});
 }
 
+// The source's elements in the target dtype, row by row; returns where they end.
+uint8_t* WeightLoader::Convert(const Source& source, assay_dtype target, uint8_t* to) {
+  const TensorInfo& info = Need(source.weight);
+  const auto* data = static_cast<const uint8_t*>(checkpoint_->Data(info));
+  const int64_t cols = info.shape[1];
+  // Whole rows lie one after the other.
+  const bool whole = source.cols.count == cols;
+  const int64_t runs = whole ? 1 : source.rows.count;
+  const int64_t run = whole ? source.rows.count * cols : source.cols.count;
+  for (int64_t r = 0; r < runs; ++r) {
+    const int64_t first = (source.rows.begin + r) * cols + source.cols.begin;
+    ConvertElements(info.dtype, data + DTypeBytes(info.dtype, first), target, to, run);
+    to += DTypeBytes(target, run);
+  }
+  checkpoint_->Release(info);
+  return to;
+}
+
 void WeightLoader::Pack(const std::vector<Source>& sources, const assay_weight_desc& desc, uint64_t offset) {
   ThrowIfInterrupted();
   const TensorInfo& first = Need(sources[0].weight);
-  if (sources.size() == 1 && first.dtype == desc.dtype) {
-    device_->PackWeight(desc, checkpoint_->Data(first), *buffer_, offset);
+  if (sources.size() == 1 && first.dtype == desc.dtype && desc.cols == first.shape[1]) {
+    const auto* data = static_cast<const uint8_t*>(checkpoint_->Data(first));
+    device_->PackWeight(desc, data + DTypeBytes(desc.dtype, sources[0].rows.begin * desc.cols), *buffer_, offset);
     checkpoint_->Release(first);
     return;
   }
   std::vector<uint8_t> joined(DTypeBytes(desc.dtype, static_cast<uint64_t>(desc.rows * desc.cols)));
   uint8_t* at = joined.data();
-  for (const Source& s : sources) {
-    const TensorInfo& info = Need(s.weight);
-    const uint64_t elements = static_cast<uint64_t>(info.shape[0] * info.shape[1]);
-    ConvertElements(info.dtype, checkpoint_->Data(info), desc.dtype, at, elements);
-    checkpoint_->Release(info);
-    at += DTypeBytes(desc.dtype, elements);
-  }
+  for (const Source& s : sources) at = Convert(s, desc.dtype, at);
   device_->PackWeight(desc, joined.data(), *buffer_, offset);
 }
 
@@ -207,8 +249,8 @@ LinearWeights::Part WeightLoader::LoadPart(const std::vector<Source>& sources, a
   desc.dtype = target;
   desc.usage = usage;
   desc.compute = dtypes_.compute;
-  desc.cols = Need(sources[0].weight).shape[1];
-  for (const Source& s : sources) desc.rows += Need(s.weight).shape[0];
+  desc.cols = sources[0].cols.count;
+  for (const Source& s : sources) desc.rows += s.rows.count;
 
   const uint64_t bytes = device_->PackedBytes(desc);
   const uint64_t at = Reserve(bytes, device_->info().weight_alignment);
@@ -225,9 +267,9 @@ LinearWeights WeightLoader::LoadLinear(const std::vector<Source>& sources, uint3
   LinearWeights weights;
   int64_t column = 0;
   for (size_t i = 0; i < sources.size();) {
-    const assay_dtype target = TargetDType(Need(sources[i].weight), wanted);
+    const assay_dtype target = TargetDType(sources[i], wanted);
     std::vector<Source> group;
-    while (i < sources.size() && TargetDType(Need(sources[i].weight), wanted) == target) group.push_back(sources[i++]);
+    while (i < sources.size() && TargetDType(sources[i], wanted) == target) group.push_back(sources[i++]);
     LinearWeights::Part part = LoadPart(group, target, usage);
     part.begin = column;
     column += part.w.dim(0);
@@ -241,7 +283,7 @@ LayerWeights WeightLoader::LoadLayer(int64_t layer, const Place& at) {
   const ModelConfig& c = checkpoint_->config();
   const std::string p = "model.layers." + std::to_string(layer) + ".";
   const auto source = [&](const std::string& name, bool bias) {
-    return Source{p + name + ".weight", bias ? p + name + ".bias" : ""};
+    return Whole(p + name + ".weight", bias ? p + name + ".bias" : "");
   };
   LayerWeights w;
   w.attn_norm = LoadVector(p + "input_layernorm.weight");
@@ -251,13 +293,15 @@ LayerWeights WeightLoader::LoadLayer(int64_t layer, const Place& at) {
     w.k_norm = LoadVector(p + "self_attn.k_norm.weight");
   }
   const uint32_t linear = ASSAY_WEIGHT_LINEAR;
-  w.qkv = LoadLinear({source("self_attn.q_proj", c.qkv_bias), source("self_attn.k_proj", c.qkv_bias),
-                      source("self_attn.v_proj", c.qkv_bias)},
+  const Range q = shard_.heads * c.head_dim, kv = shard_.kv_heads * c.head_dim;
+  w.qkv = LoadLinear({Rows(source("self_attn.q_proj", c.qkv_bias), q), Rows(source("self_attn.k_proj", c.qkv_bias), kv),
+                      Rows(source("self_attn.v_proj", c.qkv_bias), kv)},
                      linear, dtypes_.linear);
-  w.o = LoadLinear({source("self_attn.o_proj", c.o_bias)}, linear, dtypes_.linear);
-  w.gate_up =
-      LoadLinear({source("mlp.gate_proj", c.mlp_bias), source("mlp.up_proj", c.mlp_bias)}, linear, dtypes_.linear);
-  w.down = LoadLinear({source("mlp.down_proj", c.mlp_bias)}, linear, dtypes_.linear);
+  w.o = LoadLinear({Columns(source("self_attn.o_proj", c.o_bias), q)}, linear, dtypes_.linear);
+  w.gate_up = LoadLinear({Rows(source("mlp.gate_proj", c.mlp_bias), shard_.ffn),
+                          Rows(source("mlp.up_proj", c.mlp_bias), shard_.ffn)},
+                         linear, dtypes_.linear);
+  w.down = LoadLinear({Columns(source("mlp.down_proj", c.mlp_bias), shard_.ffn)}, linear, dtypes_.linear);
   return w;
 }
 
@@ -265,10 +309,15 @@ OuterWeights WeightLoader::LoadOuter(const Place& at) {
   Begin(at);
   const ModelConfig& c = checkpoint_->config();
   OuterWeights w;
-  const uint32_t usage = c.tied_embeddings ? ASSAY_WEIGHT_LINEAR | ASSAY_WEIGHT_EMBED : ASSAY_WEIGHT_EMBED;
-  w.head = LoadLinear({{"model.embed_tokens.weight", ""}}, usage, dtypes_.embed);
+  const std::string embedding = "model.embed_tokens.weight";
+  const bool both = c.tied_embeddings && shard_.whole();
+  const uint32_t usage = both ? ASSAY_WEIGHT_LINEAR | ASSAY_WEIGHT_EMBED : ASSAY_WEIGHT_EMBED;
+  w.head = LoadLinear({Whole(embedding, "")}, usage, dtypes_.embed);
   w.embedding = w.head.parts[0].w;
-  if (!c.tied_embeddings) w.head = LoadLinear({{"lm_head.weight", ""}}, ASSAY_WEIGHT_LINEAR, dtypes_.embed);
+  if (!both) {
+    const Source head = Whole(c.tied_embeddings ? embedding : "lm_head.weight", "");
+    w.head = LoadLinear({Rows(head, shard_.vocab)}, ASSAY_WEIGHT_LINEAR, dtypes_.embed);
+  }
   w.final_norm = LoadVector("model.norm.weight");
   if (checkpoint_->Find("rope_freqs.weight")) w.rope_freqs = LoadVector("rope_freqs.weight");
   return w;

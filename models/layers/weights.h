@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "models/format/checkpoint.h"
+#include "models/layers/shard.h"
 #include "runtime/device/device.h"
 
 namespace assay {
@@ -45,13 +46,14 @@ struct LayerWeights {
 struct OuterWeights {
   Tensor embedding;                  // [vocab, hidden]
   Tensor final_norm;                 // [hidden] f32
-  LinearWeights head;                // the embedding again if tied
+  LinearWeights head;                // this rank's rows of it; the embedding again if tied and whole
   std::optional<Tensor> rope_freqs;  // [rotary_dim/2] f32
 };
 
 class WeightLoader {
  public:
-  WeightLoader(std::shared_ptr<Device> device, Checkpoint* checkpoint, const DTypeChoice& dtypes);
+  // shard: the part of every layer and of the head that is loaded; everything below is of that part.
+  WeightLoader(std::shared_ptr<Device> device, Checkpoint* checkpoint, const DTypeChoice& dtypes, const Shard& shard);
 
   // Device bytes of a layer, of everything outside the layers, and of the whole model: multiples of kPlaceAlignment.
   uint64_t LayerBytes(int64_t layer);
@@ -59,7 +61,7 @@ class WeightLoader {
   uint64_t TotalBytes();
   // Bytes of packed matrices that a step reads: layers and head, not the embedding look-up.
   uint64_t StepBytes();
-  // The dtype that most weight bytes have on the device.
+  // The dtype that most weight bytes of the whole model have on the device.
   assay_dtype MainDType();
 
   // Converts, packs, and lets the checkpoint release each source tensor. `at` is where the bytes above begin, in a
@@ -73,13 +75,20 @@ class WeightLoader {
   OuterWeights LoadOuter(const Place& at);
 
  private:
+  // A matrix of the checkpoint, or the block of it that this rank has.
   struct Source {
     std::string weight, bias;  // bias "" for none
+    Range rows, cols;
   };
-  assay_dtype TargetDType(const TensorInfo& info, assay_dtype wanted) const;
+  Source Whole(const std::string& weight, const std::string& bias) const;
+  // Columns: their products are summed over ranks, so only the first rank adds the bias.
+  Source Rows(Source source, const Range& rows) const;
+  Source Columns(Source source, const Range& cols) const;
+  assay_dtype TargetDType(const Source& source, assay_dtype wanted) const;
   Tensor LoadVector(const std::string& name);
   LinearWeights LoadLinear(const std::vector<Source>& sources, uint32_t usage, assay_dtype wanted);
   LinearWeights::Part LoadPart(const std::vector<Source>& sources, assay_dtype target, uint32_t usage);
+  uint8_t* Convert(const Source& source, assay_dtype target, uint8_t* to);
   void Pack(const std::vector<Source>& sources, const assay_weight_desc& desc, uint64_t offset);
   std::optional<Tensor> LoadBias(const std::vector<Source>& sources, int64_t rows);
   uint64_t Reserve(uint64_t bytes, uint64_t alignment);
@@ -90,6 +99,7 @@ class WeightLoader {
   std::shared_ptr<Device> device_;
   Checkpoint* checkpoint_;
   DTypeChoice dtypes_;
+  Shard shard_;
   const Buffer* buffer_ = nullptr;  // of the Load call under way
   uint64_t begin_ = 0, offset_ = 0;
   uint64_t matrix_bytes_ = 0;  // packed matrices placed since Begin, embedding look-up apart

@@ -83,6 +83,13 @@ void Device::Enqueue(Stream& stream, const OpCall& call, const Buffer& workspace
   if (status != ASSAY_OK) CheckStatus(status, msg, "enqueue");
 }
 
+void* Device::HostAddress(const Tensor& tensor) const {
+  assay_message msg = NewMessage();
+  void* base = nullptr;
+  CheckStatus(table().buffer_map(tensor.buffer, &base, &msg), msg, "reaching the memory of " + id());
+  return static_cast<uint8_t*>(base) + tensor.offset;
+}
+
 uint64_t Device::PackedBytes(const assay_weight_desc& desc) const {
   assay_message msg = NewMessage();
   uint64_t bytes = 0;
@@ -249,22 +256,19 @@ double Event::ElapsedNsSince(const Event& begin) const {
 
 // ---------------------------------------------------------------------------------------------- Plan
 
-Plan::Plan(Stream& stream, const std::function<void()>& record) : stream_(&stream) {
-  const assay_backend& table = stream.device().table();
+Plan::Plan(Stream& stream) : stream_(&stream) {
   assay_message msg = NewMessage();
-  CheckStatus(table.plan_begin(stream.handle(), &msg), msg, "beginning a plan");
-  try {
-    record();
-  } catch (...) {
-    // The stream must leave recording mode; what was recorded is of no use.
-    if (table.plan_end(stream.handle(), &handle_, &msg) == ASSAY_OK) table.plan_destroy(handle_);
-    throw;
-  }
-  CheckStatus(table.plan_end(stream.handle(), &handle_, &msg), msg, "ending a plan");
+  CheckStatus(stream.device().table().plan_begin(stream.handle(), &msg), msg, "beginning a plan");
+}
+
+void Plan::End() {
+  assay_message msg = NewMessage();
+  CheckStatus(stream_->device().table().plan_end(stream_->handle(), &handle_, &msg), msg, "ending a plan");
 }
 
 Plan::~Plan() {
-  stream_->device().table().plan_destroy(handle_);
+  const assay_backend& table = stream_->device().table();
+  if (handle_ || table.plan_end(stream_->handle(), &handle_, nullptr) == ASSAY_OK) table.plan_destroy(handle_);
 }
 
 void Plan::Launch(const assay_host_lengths* lengths) {

@@ -119,9 +119,10 @@ class Event {
 // Work recorded on a stream, to be launched many times (tier 1 of the ABI).
 class Plan {
  public:
-  // Records what `record` enqueues on the stream; nothing of it runs.
-  Plan(Stream& stream, const std::function<void()>& record);
-  ~Plan();
+  // From here to End, what is enqueued on the stream is recorded and does not run.
+  explicit Plan(Stream& stream);
+  void End();
+  ~Plan();  // without End, the stream leaves recording and what was recorded is dropped
   Plan(const Plan&) = delete;
   Plan& operator=(const Plan&) = delete;
   void Launch(const assay_host_lengths* lengths);
@@ -157,6 +158,9 @@ class Device : public std::enable_shared_from_this<Device> {
   std::string WhyUnsupported(const OpCall& call) const;
   uint64_t WorkspaceSize(const OpCall& call) const;
   void Enqueue(Stream& stream, const OpCall& call, const Buffer& workspace, const assay_host_lengths* lengths) const;
+
+  // Where the host finds a tensor's first element. Throws Error if it cannot reach the device's memory.
+  void* HostAddress(const Tensor& tensor) const;
 
   uint64_t PackedBytes(const assay_weight_desc& desc) const;
   void PackWeight(const assay_weight_desc& desc, const void* src, const Buffer& dst, uint64_t offset) const;

@@ -3,8 +3,9 @@
 
 namespace assay {
 
-Engine::Engine(std::shared_ptr<Device> device, std::unique_ptr<Model> model, const ExecutorOptions& options)
-    : executor_(std::move(device), std::move(model), options),
+Engine::Engine(std::shared_ptr<Device> device, std::unique_ptr<Model> model, const ExecutorOptions& options,
+               std::shared_ptr<Communicator> comm)
+    : executor_(std::move(device), std::move(model), options, std::move(comm)),
       pool_(executor_.kv_plan().blocks, executor_.kv_plan().block_size),
       scheduler_({options.max_tokens, options.max_seqs, options.max_context}, &pool_) {}
 

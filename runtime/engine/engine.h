@@ -31,7 +31,9 @@ struct StepReport {
 
 class Engine {
  public:
-  Engine(std::shared_ptr<Device> device, std::unique_ptr<Model> model, const ExecutorOptions& options);
+  // comm: of the leader of several ranks.
+  Engine(std::shared_ptr<Device> device, std::unique_ptr<Model> model, const ExecutorOptions& options,
+         std::shared_ptr<Communicator> comm = nullptr);
 
   // The id of the new sequence, or why the request can never run.
   Result<int64_t> Submit(Request request);

@@ -43,14 +43,16 @@ KvPlan PlanKv(const assay_device_info& info, const ExecutorOptions& options, int
   return plan;
 }
 
-Executor::Executor(std::shared_ptr<Device> device, std::unique_ptr<Model> model, const ExecutorOptions& options)
+Executor::Executor(std::shared_ptr<Device> device, std::unique_ptr<Model> model, const ExecutorOptions& options,
+                   std::shared_ptr<Communicator> comm)
     : device_(device),
+      comm_(std::move(comm)),
       stream_(device),
       model_(std::move(model)),
       options_(options),
-      kv_plan_(
-          PlanKv(device->info(), options, model_->shape().layers, model_->shape().kv_heads, model_->shape().head_dim)),
-      ops_(device, &stream_),
+      kv_plan_(PlanKv(device->info(), options, model_->shape().layers, model_->shape().cache_kv_heads,
+                      model_->shape().head_dim)),
+      ops_(device, &stream_, comm_.get()),
       max_logits_(options.prompt_logprobs ? options.max_tokens + options.max_seqs : options.max_seqs) {
   ASSAY_CHECK(options.max_seqs > 0 && options.max_tokens >= options.max_seqs);
   const int64_t k = std::max(options.top_logprobs, 1);
@@ -86,7 +88,7 @@ void Executor::AllocateKv() {
   const ModelShape& shape = model_->shape();
   kv_.layout = kv_plan_.layout;
   kv_.block_size = kv_plan_.block_size;
-  const int64_t n = kv_plan_.blocks, h = shape.kv_heads, b = kv_.block_size, d = shape.head_dim;
+  const int64_t n = kv_plan_.blocks, h = shape.cache_kv_heads, b = kv_.block_size, d = shape.head_dim;
   kv_buffer_ = Buffer(device_, kv_plan_.bytes, false);
   uint64_t offset = 0;
   for (int64_t layer = 0; layer < shape.layers; ++layer) {
@@ -117,23 +119,54 @@ void Executor::Sample(const StepInputs& inputs, int64_t samples) {
               ids_.Rows(0, samples));
 }
 
-void Executor::EnqueueDecode(int64_t bucket) {
-  model_->Forward(ops_, decode_inputs_->Tensors(bucket, bucket, bucket), kv_, logits_.Rows(0, bucket));
-  Sample(*decode_inputs_, bucket);
+Executor::StepSizes Executor::DecodeSizes(int64_t bucket) const {
+  // Profiling times each operation, so it cannot use a plan.
+  const bool planned = device_->backend().has_plans() && ops_.mode() != Ops::Mode::kProfile;
+  return {bucket, bucket, bucket, bucket, 1, planned};
+}
+
+void Executor::Enqueue(const StepSizes& s) {
+  const StepInputs& inputs = InputsOf(s);
+  model_->Forward(ops_, inputs.Tensors(s.tokens, s.seqs, s.logits), kv_, logits_.Rows(0, s.logits));
+  if (!comm_ || comm_->group().leader()) Sample(inputs, s.samples);
+}
+
+RecordedStep& Executor::Recorded(int64_t bucket) {
+  auto& plan = plans_[bucket];
+  if (!plan) plan = std::make_unique<RecordedStep>(ops_, [&] { Enqueue(DecodeSizes(bucket)); });
+  return *plan;
 }
 
 void Executor::RecordPlan(int64_t sequences) {
   if (!device_->backend().has_plans()) return;
   const int64_t bucket = DecodeBucket(sequences, options_.max_seqs);
-  auto& plan = plans_[bucket];
-  if (!plan) plan = std::make_unique<Plan>(stream_, [&] { EnqueueDecode(bucket); });
+  if (comm_) comm_->group().Send(MessageKind::kRecord, bucket);
+  Recorded(bucket);
 }
 
-void Executor::RunDecode(int64_t bucket, const assay_host_lengths* lengths) {
-  // Profiling times each operation, so it cannot use a plan.
-  if (!device_->backend().has_plans() || ops_.mode() == Ops::Mode::kProfile) return EnqueueDecode(bucket);
-  RecordPlan(bucket);
-  plans_[bucket]->Launch(lengths);
+void Executor::RunModel(const StepSizes& sizes, const assay_host_lengths* lengths) {
+  InputsOf(sizes).Upload(stream_);
+  ops_.SetHostLengths(lengths);
+  if (sizes.planned) {
+    Recorded(sizes.seqs).Launch(lengths);
+  } else {
+    Enqueue(sizes);
+  }
+}
+
+void Executor::Follow(const Message& message) {
+  if (message.kind == MessageKind::kRecord) {
+    Recorded(message.As<int64_t>());
+    return;
+  }
+  ASSAY_CHECK(message.kind == MessageKind::kStep);
+  const auto sizes = message.As<StepSizes>();
+  StepInputs& inputs = InputsOf(sizes);
+  inputs.Adopt(std::span(message.body).subspan(sizeof(sizes)), sizes.seqs);
+  const assay_host_lengths lengths = inputs.HostLengths();
+  RunModel(sizes, device_->info().needs_host_lengths ? &lengths : nullptr);
+  ops_.SetHostLengths(nullptr);
+  stream_.Synchronize();
 }
 
 StepResult Executor::Run(std::span<const StepItem> items) {
@@ -152,17 +185,11 @@ StepResult Executor::Run(std::span<const StepItem> items) {
   StepInputs& inputs = decode ? *decode_inputs_ : *prompt_inputs_;
   const int64_t bucket = DecodeBucket(static_cast<int64_t>(items.size()), options_.max_seqs);
   const auto fill = inputs.Stage(items, kv_.block_size, decode ? bucket : 0);
-  inputs.Upload(stream_);
+  const StepSizes sizes = decode ? DecodeSizes(bucket)
+                                 : StepSizes{fill.tokens, fill.seqs, fill.samples + fill.prompt_rows, fill.samples, 0, 0};
+  if (comm_) comm_->group().Send(MessageKind::kStep, {Group::BytesOf(sizes), inputs.host()});
   const assay_host_lengths lengths = inputs.HostLengths();
-  const assay_host_lengths* mirror = device_->info().needs_host_lengths ? &lengths : nullptr;
-  ops_.SetHostLengths(mirror);
-  if (decode) {
-    RunDecode(bucket, mirror);
-  } else {
-    const int64_t rows = fill.samples + fill.prompt_rows;
-    model_->Forward(ops_, inputs.Tensors(fill.tokens, fill.seqs, rows), kv_, logits_.Rows(0, rows));
-    Sample(inputs, fill.samples);
-  }
+  RunModel(sizes, device_->info().needs_host_lengths ? &lengths : nullptr);
   RunLogprobs(inputs, top >= 0 ? fill.samples : 0, fill.samples, fill.prompt_rows);
   ops_.SetHostLengths(nullptr);
 

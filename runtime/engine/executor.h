@@ -2,6 +2,8 @@
 // Runs one step of a set of sequences on a device: stages the step's inputs, runs the model's operations (decode
 // steps as recorded plans, one per batch bucket), samples on the device, and brings the tokens back.
 // Owns the model, the KV cache, the staging buffers and the plans. One thread.
+// On several ranks each has an Executor with its part of the model: the leader's Run and RecordPlan send the others what
+// their Follow needs.
 #pragma once
 
 #include <map>
@@ -10,6 +12,7 @@
 #include <vector>
 
 #include "runtime/engine/model.h"
+#include "runtime/engine/recorded_step.h"
 #include "runtime/engine/step_inputs.h"
 #include "runtime/sched/scheduler.h"
 
@@ -43,12 +46,17 @@ struct StepResult {
 
 class Executor {
  public:
-  Executor(std::shared_ptr<Device> device, std::unique_ptr<Model> model, const ExecutorOptions& options);
+  // comm: null for one rank.
+  Executor(std::shared_ptr<Device> device, std::unique_ptr<Model> model, const ExecutorOptions& options,
+           std::shared_ptr<Communicator> comm = nullptr);
   ~Executor();
 
   // Runs the items; their blocks are in the sequences' tables. Appends log-probabilities to the sequences that asked
   // for them. The sampled tokens are returned, not appended.
   StepResult Run(std::span<const StepItem> items);
+
+  // On the ranks that do not lead: does what the leader's message of kind kStep or kRecord says.
+  void Follow(const Message& message);
 
   const KvPlan& kv_plan() const { return kv_plan_; }
   const Model& model() const { return *model_; }
@@ -62,12 +70,23 @@ class Executor {
   void AllocateKv();
   void Check();
   void Sample(const StepInputs& inputs, int64_t samples);
-  void EnqueueDecode(int64_t bucket);
-  void RunDecode(int64_t bucket, const assay_host_lengths* lengths);
+  // The sizes of a step, as every rank needs them.
+  struct StepSizes {
+    int64_t tokens, seqs, logits;
+    int64_t samples;  // by the leader alone
+    int32_t decode;   // 1: in the decode inputs
+    int32_t planned;  // 1: by its recorded plan
+  };
+  StepSizes DecodeSizes(int64_t bucket) const;
+  StepInputs& InputsOf(const StepSizes& sizes) { return sizes.decode ? *decode_inputs_ : *prompt_inputs_; }
+  void Enqueue(const StepSizes& sizes);
+  RecordedStep& Recorded(int64_t bucket);
+  void RunModel(const StepSizes& sizes, const assay_host_lengths* lengths);
   void RunLogprobs(const StepInputs& inputs, int64_t sampled, int64_t samples, int64_t prompt_rows);
   StepResult Collect(std::span<const StepItem> items, const StepInputs::Fill& fill, int32_t top);
 
   std::shared_ptr<Device> device_;
+  std::shared_ptr<Communicator> comm_;
   Stream stream_;
   std::unique_ptr<Model> model_;
   ExecutorOptions options_;
@@ -80,7 +99,7 @@ class Executor {
   Tensor logits_;                                  // [max_logits, V] f32
   Tensor ids_, logprob_, top_ids_, top_logprobs_;  // [max_logits], [max_logits], [max_logits, K] x 2
   std::unique_ptr<StepInputs> decode_inputs_, prompt_inputs_;
-  std::map<int64_t, std::unique_ptr<Plan>> plans_;  // by bucket
+  std::map<int64_t, std::unique_ptr<RecordedStep>> plans_;  // by bucket
 };
 
 // The batch size that a decode step of `sequences` is padded to: exact up to 8, then multiples of 8 (at most 7

@@ -14,14 +14,15 @@ namespace assay {
 struct ModelShape {
   int64_t layers = 0;
   int64_t heads = 0;
-  int64_t kv_heads = 0;
+  int64_t kv_heads = 0;        // in the caches of all ranks together
+  int64_t cache_kv_heads = 0;  // in this rank's cache
   int64_t head_dim = 0;
   int64_t vocab = 0;
   int64_t max_positions = 0;  // 0: unknown
   int32_t window = 0;         // sliding window of the layers from window_from_layer on; 0: none
   int64_t window_from_layer = 0;
-  // Of one decode step: bytes of the weights that every step reads (layers and head, as packed), and the floating
-  // point operations per token of all matrix products (2 per weight), attention apart.
+  // Of one decode step, over all ranks: bytes of the weights that every step reads (layers and head, as packed), and
+  // the floating point operations per token of all matrix products (2 per weight), attention apart.
   uint64_t step_weight_bytes = 0;
   uint64_t flops_per_token = 0;
   uint64_t head_flops = 0;  // the part of flops_per_token that only tokens with logits need

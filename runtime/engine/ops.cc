@@ -51,6 +51,10 @@ const char* OpName(assay_op op) {
       return "sample";
     case ASSAY_OP_LOGPROBS:
       return "logprobs";
+    case ASSAY_OP_ALL_REDUCE:
+      return "all_reduce";
+    case ASSAY_OP_ALL_GATHER:
+      return "all_gather";
     case ASSAY_OP_PROBE_READ:
       return "probe_read";
     case ASSAY_OP_QK_NORM_ROPE_KV_WRITE:
@@ -60,8 +64,8 @@ const char* OpName(assay_op op) {
   }
 }
 
-Ops::Ops(std::shared_ptr<Device> device, Stream* stream)
-    : device_(device), stream_(stream), begin_(device), end_(device) {}
+Ops::Ops(std::shared_ptr<Device> device, Stream* stream, Communicator* comm)
+    : device_(device), stream_(stream), comm_(comm), begin_(device), end_(device) {}
 
 void Ops::AllocateWorkspace() {
   if (workspace_bytes_ > workspace_.bytes()) workspace_ = Buffer(device_, workspace_bytes_, false);
@@ -87,16 +91,37 @@ void Ops::Submit(const assay_op_desc* desc, std::vector<const assay_tensor*> in,
     case Mode::kRun:
       device_->Enqueue(*stream_, call, workspace_, lengths_);
       return;
-    case Mode::kProfile: {
-      begin_.Record(*stream_);
-      device_->Enqueue(*stream_, call, workspace_, lengths_);
-      end_.Record(*stream_);
-      end_.Synchronize();
-      OpTime& t = times_[label ? label : OpName(desc->op)];
-      t.ns += end_.ElapsedNsSince(begin_);
-      ++t.calls;
+    case Mode::kProfile:
+      return Time(label ? label : OpName(desc->op),
+                  [&] { device_->Enqueue(*stream_, call, workspace_, lengths_); });
+  }
+}
+
+void Ops::Time(const char* label, const std::function<void()>& enqueue) {
+  begin_.Record(*stream_);
+  enqueue();
+  end_.Record(*stream_);
+  end_.Synchronize();
+  OpTime& t = times_[label];
+  t.ns += end_.ElapsedNsSince(begin_);
+  ++t.calls;
+}
+
+void Ops::SubmitHost(assay_op op, const Tensor& x, HostWork work) {
+  const HostWork after_device = [this, work = std::move(work)] {
+    stream_->Synchronize();
+    work();
+  };
+  switch (mode_) {
+    case Mode::kCheck: {
+      const std::string why = comm_->WhyNotOnHost(x);
+      if (!why.empty()) throw Error("this model cannot run on several ranks: " + why);
       return;
     }
+    case Mode::kRun:
+      return recorder_ ? recorder_(after_device) : after_device();
+    case Mode::kProfile:
+      return Time(OpName(op), after_device);
   }
 }
 
@@ -168,6 +193,20 @@ void Ops::Logprobs(const Tensor& logits, const Tensor& targets, const Tensor& ta
 void Ops::ProbeRead(const Tensor& x, const Tensor& sink) {
   const auto d = NewDesc<assay_op_desc>(ASSAY_OP_PROBE_READ);
   Submit(&d, {&x}, {&sink});
+}
+
+void Ops::AllReduce(const Tensor& x) {
+  if (!comm_->handle()) return SubmitHost(ASSAY_OP_ALL_REDUCE, x, [this, x] { comm_->AllReduceOnHost(x); });
+  auto d = NewDesc<assay_comm_desc>(ASSAY_OP_ALL_REDUCE);
+  d.comm = comm_->handle();
+  Submit(AsOp(d), {&x}, {&x});
+}
+
+void Ops::AllGather(const Tensor& x, const Tensor& y) {
+  if (!comm_->handle()) return SubmitHost(ASSAY_OP_ALL_GATHER, x, [this, x, y] { comm_->AllGatherOnHost(x, y); });
+  auto d = NewDesc<assay_comm_desc>(ASSAY_OP_ALL_GATHER);
+  d.comm = comm_->handle();
+  Submit(AsOp(d), {&x}, {&y});
 }
 
 }  // namespace assay

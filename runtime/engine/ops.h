@@ -11,6 +11,7 @@
 #include <memory>
 #include <string>
 
+#include "runtime/comm/communicator.h"
 #include "runtime/device/device.h"
 
 namespace assay {
@@ -26,7 +27,8 @@ class Ops {
  public:
   enum class Mode { kCheck, kRun, kProfile };
 
-  Ops(std::shared_ptr<Device> device, Stream* stream);
+  // comm: of a model that runs on several ranks; it outlives the Ops.
+  Ops(std::shared_ptr<Device> device, Stream* stream, Communicator* comm = nullptr);
 
   void SetMode(Mode mode) { mode_ = mode; }
   Mode mode() const { return mode_; }
@@ -34,6 +36,9 @@ class Ops {
   Stream& stream() const { return *stream_; }
   // Host copies of the step's lengths; the engine sets them before each step if the device needs them.
   void SetHostLengths(const assay_host_lengths* lengths) { lengths_ = lengths; }
+  // While a plan is recorded: what only the host can do, in its place among the operations; null otherwise.
+  using HostWork = std::function<void()>;
+  void SetRecorder(std::function<void(HostWork)> recorder) { recorder_ = std::move(recorder); }
   // After a kCheck pass: makes the workspace as large as the largest that was asked for.
   void AllocateWorkspace();
   // Times since the last reset, by label (the operation's name, or what Label was given).
@@ -58,13 +63,22 @@ class Ops {
   void Logprobs(const Tensor& logits, const Tensor& targets, const Tensor& target_logprob, const Tensor* top_ids,
                 const Tensor* top_logprobs);
   void ProbeRead(const Tensor& x, const Tensor& sink);
+  // Over the communicator's ranks.
+  void AllReduce(const Tensor& x);
+  void AllGather(const Tensor& x, const Tensor& y);
 
  private:
   void Submit(const assay_op_desc* desc, std::vector<const assay_tensor*> in, std::vector<const assay_tensor*> out,
               const char* label = nullptr);
 
+  void SubmitHost(assay_op op, const Tensor& x, HostWork work);
+  // Runs `enqueue` between two events and books the time.
+  void Time(const char* label, const std::function<void()>& enqueue);
+
   std::shared_ptr<Device> device_;
   Stream* stream_;
+  Communicator* comm_;
+  std::function<void(HostWork)> recorder_;
   Mode mode_ = Mode::kRun;
   const assay_host_lengths* lengths_ = nullptr;
   uint64_t workspace_bytes_ = 0;

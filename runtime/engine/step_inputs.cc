@@ -124,6 +124,12 @@ void StepInputs::Upload(Stream& stream) {
   stream.Upload(device_, 0, host_.data(), host_.size());
 }
 
+void StepInputs::Adopt(std::span<const uint8_t> host, int64_t seqs) {
+  ASSAY_CHECK(host.size() == host_.size());
+  std::copy(host.begin(), host.end(), host_.begin());
+  staged_seqs_ = seqs;
+}
+
 assay_host_lengths StepInputs::HostLengths() const {
   assay_host_lengths lengths{};
   lengths.struct_size = sizeof(lengths);

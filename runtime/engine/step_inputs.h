@@ -33,6 +33,9 @@ class StepInputs {
   // no padding.
   Fill Stage(std::span<const StepItem> items, int32_t block_size, int64_t padded_seqs);
   void Upload(Stream& stream);
+  // The host block as it is, for another rank with inputs of the same capacity, and there in place of Stage.
+  std::span<const uint8_t> host() const { return host_; }
+  void Adopt(std::span<const uint8_t> host, int64_t seqs);
   assay_host_lengths HostLengths() const;
 
   // Device views cut to a step's sizes.
