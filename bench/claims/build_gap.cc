@@ -273,11 +273,12 @@ std::optional<Estimate> ActualOf(const RunResult& r, const std::string& metric) 
   return Estimate{(*rate)->value, (*rate)->ci_low, (*rate)->ci_high};
 }
 
-Card OneDevice(const Card& card) {
+Card DevicesOf(const Card& card, int64_t devices) {
   Card share = card;
-  if (card.devices <= 1) return share;
+  const auto n = static_cast<double>(devices);
+  const double boards = std::ceil(n / card.devices);
   for (auto& [key, figure] : share.figures) {
-    if (figure.value && key != "tdp_w") *figure.value /= card.devices;  // a meter reads the board
+    if (figure.value) *figure.value *= key == "tdp_w" ? boards : n / card.devices;  // a meter reads the board
   }
   share.devices = 1;
   return share;
@@ -291,12 +292,18 @@ GapReport BuildGapReport(const RunResult& r, const CardMatch& match) {
     report.notes.push_back("no claim to hold this device against: " + match.why);
     return report;
   }
-  const Card card = OneDevice(*match.card);
+  // Ranks on a CPU share it.
+  const int64_t devices = match.card->id == kHostCardId ? 1 : r.device.count;
+  const Card card = DevicesOf(*match.card, devices);
   report.card_id = card.id;
   report.card_name = card.name;
   if (match.card->devices > 1) {
     report.notes.push_back("a card shows up as " + std::to_string(match.card->devices) +
-                           " devices; one of them is held against its share of the card's figures");
+                           " devices; " + std::to_string(devices) +
+                           " of them held against as much of the card's figures");
+  } else if (devices > 1) {
+    report.notes.push_back(std::to_string(devices) + " devices are held against " + std::to_string(devices) +
+                           " times a card's figures");
   }
   for (const char* metric : {"decode_tps", "prefill_tps", "output_tps"}) AddSpeedGap(r, card, metric, &report);
   std::string key;

@@ -20,8 +20,8 @@ Estimate Over(const Estimate& e, double denominator);
 Provenance ProvenanceOf(const Card& card, const Figure& figure);
 Provenance ProvenanceOf(const Card& card, const Figure& flops, const Figure& bytes);
 
-// The figures that one device of a card has, where a card shows up as several (two dies, two chips).
-Card OneDevice(const Card& card);
+// The figures that so many devices have together; a card may show up as several (two dies, two chips).
+Card DevicesOf(const Card& card, int64_t devices);
 
 // match.card may be null: the report then says why there is nothing to compare with.
 GapReport BuildGapReport(const RunResult& result, const CardMatch& match);

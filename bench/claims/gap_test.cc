@@ -195,8 +195,10 @@ TEST(Gap, PowerAgainstTdpNeedsAMeasurement) {
   }
   Card pair = card;
   pair.devices = 2;
-  EXPECT_EQ(*OneDevice(pair).Find("tdp_w")->value, 400) << "a meter reads the board";
-  EXPECT_EQ(*OneDevice(pair).Find("bf16")->value, 50e12);
+  EXPECT_EQ(*DevicesOf(pair, 1).Find("tdp_w")->value, 400) << "a meter reads the board";
+  EXPECT_EQ(*DevicesOf(pair, 1).Find("bf16")->value, 50e12);
+  EXPECT_EQ(*DevicesOf(pair, 3).Find("bf16")->value, 150e12);
+  EXPECT_EQ(*DevicesOf(pair, 3).Find("tdp_w")->value, 800) << "three devices are on two boards";
 }
 
 TEST(Claim, OfAUserIsTakenWithWhoAndWhen) {

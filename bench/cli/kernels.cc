@@ -64,7 +64,7 @@ struct Ceilings {
 // The limits beside what is claimed of the card.
 std::string RenderLimits(const Ceilings& c, const bench::CardMatch& match) {
   std::optional<bench::Card> card;
-  if (match.card) card = bench::OneDevice(*match.card);
+  if (match.card) card = bench::DevicesOf(*match.card, 1);
   bench::Table table({Align::kLeft, Align::kRight, Align::kRight, Align::kRight});
   table.AddRow({"limit", "attained", "claimed", "of the claim"});
   const auto row = [&](const std::string& name, double value, const std::string& unit, const std::string& key) {

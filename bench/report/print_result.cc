@@ -42,7 +42,8 @@ std::string Join(const std::vector<std::string>& parts) {
 
 std::string DeviceLine(const RunResult& r) {
   const DeviceInfo& d = r.device;
-  return (d.count > 1 ? std::to_string(d.count) + " x " : "") + d.name + " (" +
+  const char* of = d.threads ? " ranks on " : " x ";  // those of a CPU share it
+  return (d.count > 1 ? std::to_string(d.count) + of : "") + d.name + " (" +
          Join({d.backend, d.isa.value_or(""), d.threads ? std::to_string(*d.threads) + " threads" : ""}) + ")" +
          (d.reason ? ": " + *d.reason : "");
 }

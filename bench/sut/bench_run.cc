@@ -78,10 +78,20 @@ void BenchRun::Describe() {
   d.isa = std::string(info.detail);
   d.reason = session_->choice().reason;
   accelerator_ = info.is_accelerator != 0;
-  card_ = CardOfDevice(info);
+  {
+    // The host's peaks are those of the cores of all ranks, of which this thread has its part.
+    const CpuSet own = ThreadCpus();
+    if (session_->cpus().any()) SetThreadCpus(session_->cpus());
+    card_ = CardOfDevice(info);
+    SetThreadCpus(own);
+  }
   if (card_.card && card_.sure) d.card_id = card_.card->id;
   d.count = options_.model.tp;
   if (!accelerator_) d.threads = session_->threads();
+  if (c.kv_heads > d.count && c.kv_heads % d.count != 0) {
+    uneven_ = fmt::format("{} KV heads do not divide by {} ranks: the first ranks have one more, and all wait for them",
+                          c.kv_heads, d.count);
+  }
   ModelInfo& m = result_.model;
   m.name = c.name;
   m.family = FamilyName(c.family);
@@ -196,7 +206,7 @@ void BenchRun::RunTrials() {
     prefill_.push_back(record.prefill);
     decode_.push_back(record.decode);
     if (sampler_) metered_.push_back(Metered(record));
-    result_.peak_rss_bytes = PeakRssBytes();
+    if (options_.model.tp == 1) result_.peak_rss_bytes = PeakRssBytes();  // other ranks may be other processes
   }
 }
 
@@ -245,6 +255,22 @@ void BenchRun::Rest(std::vector<Window>* windows, const std::string& what) {
   windows->push_back({begin_s, NowSeconds()});
 }
 
+// What is measured of several ranks must be that of all.
+void BenchRun::CheckRanks(MeterChoice* meter) const {
+  const ModelSpec& spec = options_.model;
+  if (!spec.group) return;
+  if (spec.group->local_size() < spec.tp) {
+    throw Error(fmt::format("--tp {}: limits, power and claims are those of one host, and only {} ranks are on this one",
+                            spec.tp, spec.group->local_size()));
+  }
+  if (!meter->meter || !session_->device()->info().is_accelerator) return;
+  const std::string scope = meter->meter->info().scope;
+  if (scope != "board" && scope != "chip") return;
+  const std::string why = fmt::format("reads one of the {} devices; use a meter of the node or of the wall", spec.tp);
+  if (options_.power != "auto") throw Error("--power " + options_.power + ": " + why + ", or --power none");
+  *meter = {nullptr, "the meter " + why};
+}
+
 void BenchRun::Execute() {
   Progress("opening the model");
   session_ = std::make_unique<Session>(options_.model);
@@ -254,6 +280,7 @@ void BenchRun::Execute() {
   special.push_back(config.bos_id);
   prompts_ = std::make_unique<Prompts>(options_.seed, config.vocab, special);
   MeterChoice choice = MakeMeter(options_.power, session_->device());
+  CheckRanks(&choice);
   {
     const std::lock_guard lock(mutex_);
     no_meter_ = choice.why_none;

@@ -52,6 +52,7 @@ class BenchRun {
 
  private:
   void Describe();
+  void CheckRanks(MeterChoice* meter) const;
   void Probe(bool first);
   void WarmUpEngine();
   void RunTrials();
@@ -86,6 +87,7 @@ class BenchRun {
   RunResult result_;
   CardMatch card_;
   bool accelerator_ = false;
+  std::string uneven_;  // what the ranks do not share evenly
   std::vector<RequestSample> samples_;
   std::vector<PhaseTotals> prefill_, decode_;  // per trial
   Profile profile_;

@@ -119,6 +119,7 @@ void BenchRun::AddWarnings() {
   if (r.warm_up && !r.warm_up->steady) {
     r.warnings.push_back("warm-up ended by its time limit, not because the step time was steady");
   }
+  if (!uneven_.empty()) r.warnings.push_back(uneven_);
   if (r.model.weights == "synthetic") {
     r.warnings.push_back("synthetic weights: speeds are those of a model of this shape, the text means nothing");
   }

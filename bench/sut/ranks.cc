@@ -8,7 +8,7 @@
 namespace assay::bench {
 namespace {
 
-// A step that fails on a rank ends all; what a rank cannot open or load, all ranks agree on, and the leader says it.
+// Does what the leader says, in the order in which it can be said. A step that fails on a rank ends all; what a rank cannot open or load, all ranks agree on, and the leader says it.
 void Follow(const ModelSpec& spec) {
   Group& group = *spec.group;
   const auto agreed = [](const auto& work) {
@@ -20,10 +20,11 @@ void Follow(const ModelSpec& spec) {
   try {
     std::unique_ptr<Session> session;
     std::unique_ptr<Executor> executor;
-    agreed([&] { session = std::make_unique<Session>(spec); });
     for (Message m = group.Receive(); m.kind != MessageKind::kEnd; m = group.Receive()) {
-      ASSAY_CHECK(session != nullptr);
       switch (m.kind) {
+        case MessageKind::kOpen:
+          agreed([&] { session = std::make_unique<Session>(spec); });
+          break;
         case MessageKind::kLoad:
           agreed([&] { executor = session->LoadToFollow(m.As<ExecutorOptions>()); });
           break;

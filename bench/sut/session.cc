@@ -38,6 +38,7 @@ DeviceChoice DeviceOf(const ModelSpec& spec) {
 }  // namespace
 
 Session::Session(const ModelSpec& spec) : spec_(spec) {
+  if (spec_.group && spec_.group->leader()) spec_.group->Send(MessageKind::kOpen);
   Together([&] { choice_ = DeviceOf(spec_); });
   ShareHost();
   Together([&] { Open(); });

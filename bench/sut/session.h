@@ -30,8 +30,8 @@ struct MemoryPlan {
   uint64_t total() const { return weights + kv_cache + activations + logits; }
 };
 
-// On several ranks each makes a Session at the same time; the leader's Load, Unload and Probe then tell the others, who
-// listen in RunOnRanks.
+// On several ranks the leader's constructor, Load, Unload and Probe tell the others to do the same, who listen in
+// RunOnRanks.
 class Session {
  public:
   // Opens device and checkpoint and plans; loads no weights yet. Throws Error for whatever is wrong, on whichever rank.

@@ -28,7 +28,7 @@ enum class Patience {
 };
 std::chrono::seconds LimitOf(Patience patience);
 
-enum class MessageKind : int32_t { kEnd, kLoad, kUnload, kStep, kRecord, kProbe };
+enum class MessageKind : int32_t { kEnd, kOpen, kLoad, kUnload, kStep, kRecord, kProbe };
 
 // From rank 0 to all others.
 struct Message {
