@@ -298,9 +298,8 @@ GapReport BuildGapReport(const RunResult& r, const CardMatch& match) {
   report.card_id = card.id;
   report.card_name = card.name;
   if (match.card->devices > 1) {
-    report.notes.push_back("a card shows up as " + std::to_string(match.card->devices) +
-                           " devices; " + std::to_string(devices) +
-                           " of them held against as much of the card's figures");
+    report.notes.push_back("a card shows up as " + std::to_string(match.card->devices) + " devices; " +
+                           std::to_string(devices) + " of them held against as much of the card's figures");
   } else if (devices > 1) {
     report.notes.push_back(std::to_string(devices) + " devices are held against " + std::to_string(devices) +
                            " times a card's figures");

@@ -33,7 +33,7 @@ class Machine {
       Write(cpu + "/topology/physical_package_id", std::to_string(i / per_socket) + "\n");
       if (!khz.empty()) Write(cpu + "/cpufreq/cpuinfo_max_freq", khz + "\n");
     }
-    Write("/proc/self/status", "Name:\tassay\nCpus_allowed_list:\t0-" + std::to_string(n - 1) + "\n");
+    Write("/proc/thread-self/status", "Name:\tassay\nCpus_allowed_list:\t0-" + std::to_string(n - 1) + "\n");
   }
   HostTopology Read() const { return ReadHostTopology(root_); }
 
@@ -227,7 +227,7 @@ TEST(HostPeaks, ABrokenMachineIsOnlyUnknown) {
   machine.Write(
       "/proc/cpuinfo",
       "vendor_id : GenuineIntel\ncpu family : 99999999999999\nmodel : nan\nmodel name : Xeon @ ..GHz\nflags :\n");
-  machine.Write("/proc/self/status", "Cpus_allowed_list:\t3-,x,99999999999\n");
+  machine.Write("/proc/thread-self/status", "Cpus_allowed_list:\t3-,x,99999999999\n");
   machine.Write("/proc/meminfo", "MemTotal: -5\n");
   const std::string module = Module("P0 CHANNEL A", "DIMM 0", 4800);
   for (size_t length = 0; length < module.size(); ++length) {

@@ -85,7 +85,7 @@ void ReadCpuInfo(const std::string& root, HostTopology* host) {
 
 void ReadCores(const std::string& root, HostTopology* host) {
   const std::string folder = root + "/sys/devices/system/cpu/cpu";
-  const auto status = FirstParagraph(ReadFile(root + "/proc/self/status"));
+  const auto status = FirstParagraph(ReadFile(root + "/proc/thread-self/status"));
   const auto allowed = status.find("Cpus_allowed_list");
   std::vector<int> cpus;
   if (allowed != status.end()) cpus = CpuList(allowed->second);

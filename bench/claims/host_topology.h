@@ -24,7 +24,7 @@ struct HostTopology {
   int family = 0, model = 0, stepping = 0;  // x86
   int part = 0;                             // Arm's "CPU part"
   std::set<std::string> flags;              // x86 "flags", Arm "Features"
-  int cpus = 0, cores = 0, sockets = 0;     // that this process may run on
+  int cpus = 0, cores = 0, sockets = 0;     // that the calling thread may run on
   bool mixed_cores = false;                 // performance and efficiency cores
   bool virtual_machine = false;
   std::optional<double> boost_mhz;  // cpufreq's maximum, mean over the cores

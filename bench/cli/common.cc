@@ -17,7 +17,8 @@ void AddDeviceOptions(CLI::App& command, bench::ModelSpec* spec) {
       .add_option("--device", spec->device,
                   "cpu, cuda:0, ref (the slow reference) or /path/plugin.so; default: the best present")
       ->type_name("D");
-  command.add_option("--threads", spec->threads, "Threads of a CPU device (of each rank); default: one per usable core")
+  command
+      .add_option("--threads", spec->threads, "Threads of a CPU device (of each rank); default: one per usable core")
       ->check(CLI::Range(1, 4096))
       ->type_name("N");
 }

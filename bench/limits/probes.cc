@@ -57,7 +57,8 @@ class Together {
   Group* group_;
 };
 
-// Repeats `run` for about `seconds`; the times of the repetitions, by the device's own clock. Adds up `work` over ranks.
+// Repeats `run` for about `seconds`; the times of the repetitions, by the device's own clock. Adds up `work` over
+// ranks.
 std::vector<double> Repeat(Stream& stream, double seconds, Group* group, double* work,
                            const std::function<void()>& run) {
   std::vector<double> times_s;
@@ -172,8 +173,7 @@ ProbeResult ProbeCopyBandwidth(const std::shared_ptr<Device>& device, double sec
   return Best(work, times_s);
 }
 
-ProbeResult ProbeMatmul(const std::shared_ptr<Device>& device, const MatmulProbe& probe, double seconds,
-                        Group* group) {
+ProbeResult ProbeMatmul(const std::shared_ptr<Device>& device, const MatmulProbe& probe, double seconds, Group* group) {
   const auto [dtype, compute, act, m, n, k] = probe;
   Stream stream(device);
   assay_weight_desc desc{};

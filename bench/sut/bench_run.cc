@@ -260,8 +260,9 @@ void BenchRun::CheckRanks(MeterChoice* meter) const {
   const ModelSpec& spec = options_.model;
   if (!spec.group) return;
   if (spec.group->local_size() < spec.tp) {
-    throw Error(fmt::format("--tp {}: limits, power and claims are those of one host, and only {} ranks are on this one",
-                            spec.tp, spec.group->local_size()));
+    throw Error(
+        fmt::format("--tp {}: limits, power and claims are those of one host, and only {} ranks are on this one",
+                    spec.tp, spec.group->local_size()));
   }
   if (!meter->meter || !session_->device()->info().is_accelerator) return;
   const std::string scope = meter->meter->info().scope;

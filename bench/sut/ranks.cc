@@ -8,7 +8,8 @@
 namespace assay::bench {
 namespace {
 
-// Does what the leader says, in the order in which it can be said. A step that fails on a rank ends all; what a rank cannot open or load, all ranks agree on, and the leader says it.
+// Does what the leader says, in the order in which it can be said. A step that fails on a rank ends all; what a rank
+// cannot open or load, all ranks agree on, and the leader says it.
 void Follow(const ModelSpec& spec) {
   Group& group = *spec.group;
   const auto agreed = [](const auto& work) {
@@ -100,9 +101,10 @@ int RunOnRanks(ModelSpec* spec, const std::function<int()>& lead) {
   }
   const DeviceChoice choice = ChooseDevice(spec->device);
   if (!choice.info.is_accelerator) {
-    throw Error(fmt::format("--tp {} on device {}: its ranks are processes; start them with mpirun -n {} assay ... "
-                            "(Debian: openmpi-bin)",
-                            spec->tp, choice.info.id, spec->tp));
+    throw Error(
+        fmt::format("--tp {} on device {}: its ranks are processes; start them with mpirun -n {} assay ... "
+                    "(Debian: openmpi-bin)",
+                    spec->tp, choice.info.id, spec->tp));
   }
   return LeadThreads(spec, lead);
 }

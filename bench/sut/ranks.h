@@ -9,8 +9,8 @@
 namespace assay::bench {
 
 // Joins the ranks that spec->tp asks for: the processes that mpirun started, or a thread per accelerator of this
-// process. On rank 0 sets spec->group, runs `lead` and returns its exit code once all ranks have ended; a rank that fails
-// ends all. Other processes return 0 when rank 0 says so. Throws Error if --tp does not fit the ranks or devices.
+// process. On rank 0 sets spec->group, runs `lead` and returns its exit code once all ranks have ended; a rank that
+// fails ends all. Other processes return 0 when rank 0 says so. Throws Error if --tp does not fit the ranks or devices.
 int RunOnRanks(ModelSpec* spec, const std::function<int()>& lead);
 
 }  // namespace assay::bench

@@ -20,7 +20,8 @@ DecoderOptions DecoderOptionsFor(const ExecutorOptions& o) {
   return d;
 }
 
-// The one of several ranks' devices that is this rank's: those of accelerators lie in a row from the one that was named.
+// The one of several ranks' devices that is this rank's: those of accelerators lie in a row from the one that was
+// named.
 DeviceChoice DeviceOf(const ModelSpec& spec) {
   DeviceChoice choice = ChooseDevice(spec.device);
   if (!spec.group || !choice.info.is_accelerator) return choice;

@@ -100,8 +100,7 @@ void Decoder::AllocateActivations() {
   for (const ActivationShape& s : shapes) bytes += AlignedBytes(s);
   activation_buffer_ = Buffer(device_, bytes, false);
   Activations& a = activations_;
-  Tensor* const tensors[] = {&a.residual, &a.x,   &a.h,       &a.qkv,   &a.attn,
-                             &a.gate_up,  &a.act, &a.head_in, &a.logits};
+  Tensor* const tensors[] = {&a.residual, &a.x, &a.h, &a.qkv, &a.attn, &a.gate_up, &a.act, &a.head_in, &a.logits};
   uint64_t offset = 0;
   size_t i = 0;
   for (const ActivationShape& s : shapes) {

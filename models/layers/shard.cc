@@ -25,8 +25,9 @@ Range KvHeads(int64_t kv_heads, int64_t rank, int64_t size) {
 Shard ShardOf(const ModelConfig& c, int rank, int size) {
   const int64_t group = c.heads / c.kv_heads, copies = c.kv_heads < size ? size / c.kv_heads : 1;
   if (c.kv_heads < size && (size % c.kv_heads != 0 || group % copies != 0)) {
-    Refuse(c, size, std::to_string(c.heads) + " heads in " + std::to_string(c.kv_heads) +
-                        " groups, which so many ranks cannot share evenly");
+    Refuse(c, size,
+           std::to_string(c.heads) + " heads in " + std::to_string(c.kv_heads) +
+               " groups, which so many ranks cannot share evenly");
   }
   if (c.ffn % size != 0) {
     Refuse(c, size, std::to_string(c.ffn) + " columns in its MLP, which so many ranks do not divide");

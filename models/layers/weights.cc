@@ -298,9 +298,9 @@ LayerWeights WeightLoader::LoadLayer(int64_t layer, const Place& at) {
                       Rows(source("self_attn.v_proj", c.qkv_bias), kv)},
                      linear, dtypes_.linear);
   w.o = LoadLinear({Columns(source("self_attn.o_proj", c.o_bias), q)}, linear, dtypes_.linear);
-  w.gate_up = LoadLinear({Rows(source("mlp.gate_proj", c.mlp_bias), shard_.ffn),
-                          Rows(source("mlp.up_proj", c.mlp_bias), shard_.ffn)},
-                         linear, dtypes_.linear);
+  w.gate_up = LoadLinear(
+      {Rows(source("mlp.gate_proj", c.mlp_bias), shard_.ffn), Rows(source("mlp.up_proj", c.mlp_bias), shard_.ffn)},
+      linear, dtypes_.linear);
   w.down = LoadLinear({Columns(source("mlp.down_proj", c.mlp_bias), shard_.ffn)}, linear, dtypes_.linear);
   return w;
 }

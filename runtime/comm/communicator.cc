@@ -42,7 +42,8 @@ std::string Communicator::WhyNotOnHost(const Tensor& x) const {
   const std::string device = "device " + device_->id() + " has no collectives of its own, and ";
   if (x.dtype != ASSAY_F32) return device + "through the host only f32 is summed, not " + DTypeName(x.dtype);
   void* address = nullptr;
-  if (device_->table().buffer_map(x.buffer, &address, nullptr) != ASSAY_OK) return device + "the host cannot reach its memory";
+  if (device_->table().buffer_map(x.buffer, &address, nullptr) != ASSAY_OK)
+    return device + "the host cannot reach its memory";
   ASSAY_CHECK(Contiguous(x));
   return "";
 }

@@ -56,7 +56,8 @@ class MpiGroup final : public Group {
  public:
   explicit MpiGroup(const assay_mpi& mpi)
       : Group(mpi.rank, mpi.size, mpi.local_rank, mpi.local_size), mpi_(mpi), watchdog_([this] {
-          Abort("rank " + std::to_string(rank()) + " waited too long for the other ranks: one of them hangs or is gone");
+          Abort("rank " + std::to_string(rank()) +
+                " waited too long for the other ranks: one of them hangs or is gone");
         }) {}
 
   void AllReduceSum(float* data, int64_t n) override {

@@ -13,10 +13,19 @@ namespace assay {
 namespace {
 
 // Spins that bridge the time between two collectives of a step; then the thread sleeps.
-constexpr int kSpins = 20000;
+constexpr int kSpins = 3000;
 // How long the others get to end on their own once a rank failed; one that waits for its device never does.
 constexpr std::chrono::seconds kGrace{10};
 constexpr std::chrono::seconds kLeaveLimit{5};
+
+enum class Call { kNone, kReduce, kGather, kBroadcast, kLeave };
+
+// What a rank shows to the others between two meetings.
+struct Slot {
+  Call call = Call::kNone;
+  uint64_t bytes = 0;
+  void* data = nullptr;
+};
 
 class Meeting {
  public:
@@ -50,9 +59,9 @@ class Meeting {
     std::unique_lock lock(mutex_);
     if (!failed_.exchange(true)) why_ = why;
     moved_.notify_all();
-    // The leader says it and ends the process; where it cannot, this thread does.
+    // The leader says what it heard, or its own, and ends the process; where it cannot, this thread does.
     if (leader || !moved_.wait_for(lock, kGrace, [&] { return leader_knows_; })) {
-      std::fprintf(stderr, "assay: %s\n", why_.c_str());
+      std::fprintf(stderr, "assay: %s\n", why.c_str());
       std::fflush(stdout);
       _exit(2);
     }
@@ -60,7 +69,7 @@ class Meeting {
     throw Error(why);
   }
 
-  std::vector<void*> slots;  // what each rank shows to the others between two meetings
+  std::vector<Slot> slots;
 
  private:
   const int size_;
@@ -79,22 +88,22 @@ class ThreadGroup final : public Group {
       : Group(rank, size, rank, size), meeting_(std::move(meeting)) {}
 
   void AllReduceSum(float* data, int64_t n) override {
-    Show(data, Patience::kStep);
+    Show({Call::kReduce, sizeof(float) * static_cast<uint64_t>(n), data}, Patience::kStep);
     // Each rank sums its part of the elements for everyone: the same order of additions wherever it lands.
     const int64_t begin = n * rank() / size(), end = n * (rank() + 1) / size();
     for (int64_t i = begin; i < end; ++i) {
       float sum = 0;
-      for (const void* slot : meeting_->slots) sum += static_cast<const float*>(slot)[i];
-      for (void* slot : meeting_->slots) static_cast<float*>(slot)[i] = sum;
+      for (const Slot& slot : meeting_->slots) sum += static_cast<const float*>(slot.data)[i];
+      for (const Slot& slot : meeting_->slots) static_cast<float*>(slot.data)[i] = sum;
     }
     Meet(Patience::kStep);
   }
 
   void AllGather(const void* mine, uint64_t bytes, void* all, Patience patience) override {
-    Show(const_cast<void*>(mine), patience);
+    Show({Call::kGather, bytes, const_cast<void*>(mine)}, patience);
     auto* to = static_cast<uint8_t*>(all);
-    for (const void* slot : meeting_->slots) {
-      std::memcpy(to, slot, bytes);
+    for (const Slot& slot : meeting_->slots) {
+      std::memcpy(to, slot.data, bytes);
       to += bytes;
     }
     Meet(Patience::kStep);
@@ -104,7 +113,7 @@ class ThreadGroup final : public Group {
 
   bool Leave() override {
     try {
-      return meeting_->Meet(leader(), kLeaveLimit);
+      return Show({Call::kLeave, 0, nullptr}, kLeaveLimit);
     } catch (const Error&) {
       return false;
     }
@@ -112,18 +121,29 @@ class ThreadGroup final : public Group {
 
  protected:
   void Broadcast(void* data, uint64_t bytes, Patience patience) override {
-    Show(data, patience);
-    if (!leader()) std::memcpy(data, meeting_->slots[0], bytes);
+    Show({Call::kBroadcast, bytes, data}, patience);
+    if (!leader()) std::memcpy(data, meeting_->slots[0].data, bytes);
     Meet(Patience::kStep);
   }
 
  private:
-  void Show(void* data, Patience patience) {
-    meeting_->slots[static_cast<size_t>(rank())] = data;
-    Meet(patience);
+  // Meets the others there; false if they did not come in time. A rank that left a step half done makes another call
+  // than they do, and all learn it here.
+  bool Show(const Slot& slot, std::chrono::seconds limit) {
+    meeting_->slots[static_cast<size_t>(rank())] = slot;
+    if (!meeting_->Meet(leader(), limit)) return false;
+    for (const Slot& other : meeting_->slots) {
+      if (other.call != slot.call || other.bytes != slot.bytes) throw Error("the ranks are no longer in step");
+    }
+    return true;
+  }
+  void Show(const Slot& slot, Patience patience) {
+    if (!Show(slot, LimitOf(patience))) Late(patience);
   }
   void Meet(Patience patience) {
-    if (meeting_->Meet(leader(), LimitOf(patience))) return;
+    if (!meeting_->Meet(leader(), LimitOf(patience))) Late(patience);
+  }
+  [[noreturn]] void Late(Patience patience) const {
     throw Error("rank " + std::to_string(rank()) + " waited " + std::to_string(LimitOf(patience).count()) +
                 " s for the other ranks: one of them hangs or is gone");
   }

@@ -185,8 +185,9 @@ StepResult Executor::Run(std::span<const StepItem> items) {
   StepInputs& inputs = decode ? *decode_inputs_ : *prompt_inputs_;
   const int64_t bucket = DecodeBucket(static_cast<int64_t>(items.size()), options_.max_seqs);
   const auto fill = inputs.Stage(items, kv_.block_size, decode ? bucket : 0);
-  const StepSizes sizes = decode ? DecodeSizes(bucket)
-                                 : StepSizes{fill.tokens, fill.seqs, fill.samples + fill.prompt_rows, fill.samples, 0, 0};
+  const StepSizes sizes = decode
+                              ? DecodeSizes(bucket)
+                              : StepSizes{fill.tokens, fill.seqs, fill.samples + fill.prompt_rows, fill.samples, 0, 0};
   if (comm_) comm_->group().Send(MessageKind::kStep, {Group::BytesOf(sizes), inputs.host()});
   const assay_host_lengths lengths = inputs.HostLengths();
   RunModel(sizes, device_->info().needs_host_lengths ? &lengths : nullptr);

@@ -2,8 +2,8 @@
 // Runs one step of a set of sequences on a device: stages the step's inputs, runs the model's operations (decode
 // steps as recorded plans, one per batch bucket), samples on the device, and brings the tokens back.
 // Owns the model, the KV cache, the staging buffers and the plans. One thread.
-// On several ranks each has an Executor with its part of the model: the leader's Run and RecordPlan send the others what
-// their Follow needs.
+// On several ranks each has an Executor with its part of the model: the leader's Run and RecordPlan send the others
+// what their Follow needs.
 #pragma once
 
 #include <map>

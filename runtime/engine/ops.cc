@@ -92,8 +92,7 @@ void Ops::Submit(const assay_op_desc* desc, std::vector<const assay_tensor*> in,
       device_->Enqueue(*stream_, call, workspace_, lengths_);
       return;
     case Mode::kProfile:
-      return Time(label ? label : OpName(desc->op),
-                  [&] { device_->Enqueue(*stream_, call, workspace_, lengths_); });
+      return Time(label ? label : OpName(desc->op), [&] { device_->Enqueue(*stream_, call, workspace_, lengths_); });
   }
 }
 

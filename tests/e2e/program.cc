@@ -43,8 +43,21 @@ size_t TemporaryFolder::Files() const {
       std::count_if(begin(all), end(all), [](const auto& entry) { return !entry.is_directory(); }));
 }
 
-Program::Program(const std::vector<std::string>& args, const Environment& environment) {
-  std::string program = ASSAY_PROGRAM;
+Program::Program(const std::vector<std::string>& args, const Environment& environment)
+    : Program(ASSAY_PROGRAM, args, environment) {}
+
+// Not bound to cores and not spinning for them: the tests run beside others.
+Program Program::OnRanks(int ranks, const std::vector<std::string>& args) {
+  std::vector<std::string> all = {"-n",   std::to_string(ranks), "--allow-run-as-root", "--oversubscribe", "--bind-to",
+                                  "none", ASSAY_PROGRAM};
+  all.insert(all.end(), args.begin(), args.end());
+  const char* own = std::getenv("ASAN_OPTIONS");  // an MPI library keeps what it allocated
+  return Program("mpirun", all,
+                 {{"OMPI_MCA_mpi_yield_when_idle", "1"},
+                  {"ASAN_OPTIONS", (own ? std::string(own) + ":" : "") + "detect_leaks=0"}});
+}
+
+Program::Program(std::string program, const std::vector<std::string>& args, const Environment& environment) {
   std::vector<char*> argv{program.data()};
   std::vector<std::string> copies = args;
   for (std::string& arg : copies) argv.push_back(arg.data());
@@ -66,7 +79,7 @@ Program::Program(const std::vector<std::string>& args, const Environment& enviro
   posix_spawn_file_actions_addopen(&files, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
   posix_spawn_file_actions_addopen(&files, STDOUT_FILENO, out.c_str(), O_WRONLY | O_CREAT, 0600);
   posix_spawn_file_actions_addopen(&files, STDERR_FILENO, err.c_str(), O_WRONLY | O_CREAT, 0600);
-  const int error = posix_spawn(&pid_, program.c_str(), &files, nullptr, argv.data(), envp.data());
+  const int error = posix_spawnp(&pid_, program.c_str(), &files, nullptr, argv.data(), envp.data());
   posix_spawn_file_actions_destroy(&files);
   if (error != 0) throw std::runtime_error("cannot start " + program);
 }
@@ -79,6 +92,23 @@ Program::~Program() {
 
 void Program::Signal(int number) {
   kill(pid_, number);
+}
+
+bool Program::SignalRank(int rank, int number) const {
+  const std::string variable = "OMPI_COMM_WORLD_RANK=" + std::to_string(rank);
+  for (const auto& entry : fs::directory_iterator("/proc")) {
+    const std::string name = entry.path().filename().string();
+    if (name.find_first_not_of("0123456789") != std::string::npos) continue;
+    // "PID (name) state PPID ...": the ranks are mpirun's children.
+    const std::string stat = ReadFile(entry.path() / "stat"), environment = ReadFile(entry.path() / "environ");
+    std::istringstream after_name(stat.substr(std::min(stat.size(), stat.rfind(')') + 1)));
+    std::string state;
+    pid_t parent = 0;
+    if (!(after_name >> state >> parent) || parent != pid_) continue;
+    if (('\0' + environment).find('\0' + variable + '\0') == std::string::npos) continue;
+    return kill(static_cast<pid_t>(std::stol(name)), number) == 0;
+  }
+  return false;
 }
 
 Outcome Program::Wait(int limit_s) {
@@ -105,6 +135,16 @@ Outcome RunAssay(const std::vector<std::string>& args, int limit_s) {
 
 Outcome RunAssay(const std::vector<std::string>& args, const Environment& environment) {
   return Program(args, environment).Wait(/*limit_s=*/240);
+}
+
+std::string WhyNoRanks() {
+#ifdef __SANITIZE_THREAD__
+  return "the thread sanitizer does not see how an MPI library synchronises";
+#endif
+  if (!fs::exists(fs::path(ASSAY_PROGRAM).parent_path() / "assay-mpi.so"))
+    return "assay-mpi.so was not built: no MPI library was found";
+  if (std::system("mpirun --version > /dev/null 2>&1") != 0) return "there is no mpirun (Debian: openmpi-bin)";
+  return "";
 }
 
 std::string ReadFile(const fs::path& path) {

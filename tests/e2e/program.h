@@ -40,19 +40,27 @@ using Environment = std::map<std::string, std::string>;  // on top of the test's
 class Program {
  public:
   explicit Program(const std::vector<std::string>& args, const Environment& environment = {});
+  // mpirun with so many ranks of it.
+  static Program OnRanks(int ranks, const std::vector<std::string>& args);
   ~Program();  // kills it if it still runs
   Program(const Program&) = delete;
   Program& operator=(const Program&) = delete;
 
   void Signal(int number);
+  // Sends it to one of the ranks; false if there is no such rank (yet).
+  bool SignalRank(int rank, int number) const;
   Outcome Wait(int limit_s);  // kills it after limit_s; the limit only tells a hang from a slow machine
 
  private:
+  Program(std::string program, const std::vector<std::string>& args, const Environment& environment);
+
   TemporaryFolder folder_;
   pid_t pid_ = -1;
 };
 
 Outcome RunAssay(const std::vector<std::string>& args, int limit_s = 240);
+// Empty if ranks can be started here, else why not.
+std::string WhyNoRanks();
 Outcome RunAssay(const std::vector<std::string>& args, const Environment& environment);
 
 std::string ReadFile(const std::filesystem::path& path);

@@ -5,12 +5,15 @@
 //   SCRIPTED_HEAD=MS    a pretended H100 on which the product that measures the limit takes 20 ms and reading 256 MiB
 //                       10 ms (neither is computed), and a model's head MS milliseconds more, slept
 //   SCRIPTED_STEP=MS    then also: so long for bringing a step's inputs over, which is no operation's time
+//   SCRIPTED_DEVICES=N   N accelerators, each the built-in CPU
+//   SCRIPTED_DEAD=I      and the one of index I fails when it launches a plan
 // Sleeping, unlike computing, takes hardly longer on a busy machine.
 #include <dlfcn.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <thread>
@@ -59,6 +62,35 @@ assay_status DeviceInfo(int32_t index, assay_device_info* info, assay_message* m
   return status;
 }
 
+// Each rank of one process drives its device from a thread of its own.
+thread_local int32_t created = 0;
+
+assay_status DeviceCount(int32_t* count, const char** reason, assay_message*) {
+  *count = static_cast<int32_t>(Number("SCRIPTED_DEVICES", 1));
+  if (reason) *reason = nullptr;
+  return ASSAY_OK;
+}
+
+assay_status DeviceInfoOfMany(int32_t index, assay_device_info* info, assay_message* msg) {
+  const assay_status status = real.device_info(0, info, msg);
+  info->is_accelerator = 1;
+  std::snprintf(info->id, sizeof(info->id), "scripted:%d", index);
+  return status;
+}
+
+assay_status DeviceCreateOfMany(int32_t index, const assay_device_options* options, assay_device* device,
+                                assay_message* msg) {
+  created = index;
+  return real.device_create(0, options, device, msg);
+}
+
+assay_status PlanLaunchOfMany(assay_stream stream, assay_plan plan, const assay_host_lengths* lengths,
+                              assay_message* msg) {
+  if (created != Number("SCRIPTED_DEAD", -1)) return real.plan_launch(stream, plan, lengths, msg);
+  std::snprintf(msg->text, sizeof(msg->text), "scripted:%d fell off the bus", created);
+  return ASSAY_ERR_DEVICE;
+}
+
 assay_status Enqueue(assay_stream stream, const assay_op_desc* desc, const assay_args* args, assay_buffer workspace,
                      uint64_t offset, uint64_t bytes, const assay_host_lengths* lengths, assay_message* msg) {
   if (desc->op == ASSAY_OP_PROBE_READ) {
@@ -96,6 +128,12 @@ assay_status assay_backend_entry(const assay_host* host, assay_backend* backend,
   table.struct_size = size;
   table.name = "scripted";
   if (std::getenv("SCRIPTED_WATTS")) table.telemetry_read = Telemetry;
+  if (std::getenv("SCRIPTED_DEVICES")) {
+    table.device_count = DeviceCount;
+    table.device_info = DeviceInfoOfMany;
+    table.device_create = DeviceCreateOfMany;
+    table.plan_launch = PlanLaunchOfMany;
+  }
   if (std::getenv("SCRIPTED_HEAD")) {
     table.device_info = DeviceInfo;
     table.enqueue = Enqueue;
