@@ -87,7 +87,7 @@ TEST_F(Ranks, ARealModelGivesTheSameTokensAndScores) {
                               "--dtype", "f32", "--json"});
   EXPECT_EQ(texts.several.at("token_ids"), texts.one.at("token_ids"));
   ExpectSameScores(
-      Both(2, {"score", "--model", model, "--tokens", Ids(oracle.at("ids").dump()), "--dtype", "f32", "--json"}), 1e-3);
+      Both(2, {"score", "--model", model, "--tokens", Ids(oracle.at("ids").dump()), "--dtype", "f32", "--json"}), 1e-4);
 }
 
 TEST_F(Ranks, BenchCountsThem) {
@@ -125,18 +125,18 @@ TEST_F(Ranks, TheirNumberIsThatOfTheOption) {
   EXPECT_NE(run.err.find("give --tp 2"), std::string::npos) << run.err;
 }
 
-// A rank that is killed, or only stopped so that nobody sees it die, leaves nobody waiting for ever.
-TEST_F(Ranks, AKilledRankEndsAll) {
+// Neither the leader nor a follower leaves the others waiting.
+TEST_F(Ranks, OneThatIsKilledEndsAll) {
   for (const int rank : {0, 1}) {
-    Program program = Program::OnRanks(2, {"generate", "--model", Tiny("llama-bias"), "--token-ids", Ids("[5]"), "-n",
-                                           "100", "--ignore-eos", "--tp", "2", "--device", "ref"});
-    for (int i = 0; i < 500 && !program.SignalRank(rank, SIGKILL); ++i) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(2));
-    }
-    const Outcome run = program.Wait(kLimitS);
+    Program program =
+        Program::OnRanks(2, {"bench", "--model", Tiny("llama-bias"), "--isl", "16", "--osl", "64", "--trials", "100000",
+                             "--power", "none", "--tp", "2", "--device", "cpu", "--out", folder_.path().string()});
+    std::this_thread::sleep_for(std::chrono::seconds(6));  // it measures its limits, or warms up
+    ASSERT_TRUE(program.SignalRank(rank, SIGKILL));
+    const Outcome run = program.Wait(/*limit_s=*/30);
     EXPECT_FALSE(run.timed_out) << "rank " << rank;
     EXPECT_NE(run.exit_code, 0);
-    EXPECT_FALSE(run.err.empty());
+    EXPECT_NE(run.err.find("signal 9"), std::string::npos) << run.err;
   }
 }
 
@@ -161,6 +161,12 @@ TEST_F(RanksOfOneProcess, AreDevicesInARow) {
   const Outcome three = Generate(3);
   EXPECT_EQ(three.exit_code, 2);
   EXPECT_NE(three.err.find("needs 3 devices from scripted:0 on"), std::string::npos) << three.err;
+}
+
+TEST_F(RanksOfOneProcess, UseTheDevicesOwnCollectives) {
+  const Outcome one = Generate(1), two = Generate(2, {{"SCRIPTED_COMM", "1"}});
+  ASSERT_EQ(two.exit_code, 0) << two.err;
+  EXPECT_EQ(two.out, one.out);
 }
 
 TEST_F(RanksOfOneProcess, EndWithTheOneThatFails) {

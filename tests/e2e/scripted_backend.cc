@@ -7,18 +7,27 @@
 //   SCRIPTED_STEP=MS    then also: so long for bringing a step's inputs over, which is no operation's time
 //   SCRIPTED_DEVICES=N   N accelerators, each the built-in CPU
 //   SCRIPTED_DEAD=I      and the one of index I fails when it launches a plan
+//   SCRIPTED_COMM=1      and they have collectives of their own, no plans, and memory that the host cannot reach
 // Sleeping, unlike computing, takes hardly longer on a busy machine.
 #include <dlfcn.h>
 
 #include <algorithm>
+#include <barrier>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
+#include <mutex>
 #include <thread>
+#include <vector>
 
 #include "backends/api/assay_backend.h"
+
+struct assay_comm_s {
+  int32_t rank, size;
+};
 
 namespace {
 
@@ -91,6 +100,89 @@ assay_status PlanLaunchOfMany(assay_stream stream, assay_plan plan, const assay_
   return ASSAY_ERR_DEVICE;
 }
 
+// --- Collectives: the ranks show each other where their tensors are.
+
+constexpr char kCommId[] = "scripted";
+std::mutex meeting_mutex;
+std::unique_ptr<std::barrier<>> meeting;
+std::vector<float*> shown;
+
+float* Address(const assay_tensor& tensor) {
+  void* base = nullptr;
+  real.buffer_map(tensor.buffer, &base, nullptr);
+  return reinterpret_cast<float*>(static_cast<char*>(base) + tensor.offset);
+}
+
+assay_status CommId(assay_comm_id* id, assay_message*) {
+  std::memcpy(id->bytes, kCommId, sizeof(kCommId));
+  return ASSAY_OK;
+}
+
+assay_status CommCreate(assay_device, const assay_comm_id* id, int32_t rank, int32_t size, assay_comm* comm,
+                        assay_message*) {
+  if (std::memcmp(id->bytes, kCommId, sizeof(kCommId)) != 0 || rank != created) return ASSAY_ERR_INVALID;
+  {
+    const std::lock_guard lock(meeting_mutex);
+    if (!meeting) meeting = std::make_unique<std::barrier<>>(size);
+    shown.resize(static_cast<size_t>(size));
+  }
+  meeting->arrive_and_wait();
+  *comm = new assay_comm_s{rank, size};
+  return ASSAY_OK;
+}
+
+void CommDestroy(assay_comm comm) {
+  delete comm;
+}
+
+bool IsCollective(const assay_op_desc* desc) {
+  return desc->op == ASSAY_OP_ALL_REDUCE || desc->op == ASSAY_OP_ALL_GATHER;
+}
+
+assay_status EnqueueOrExchange(assay_stream stream, const assay_op_desc* desc, const assay_args* args,
+                               assay_buffer workspace, uint64_t offset, uint64_t bytes,
+                               const assay_host_lengths* lengths, assay_message* msg) {
+  if (!IsCollective(desc)) return real.enqueue(stream, desc, args, workspace, offset, bytes, lengths, msg);
+  const assay_comm comm = reinterpret_cast<const assay_comm_desc*>(desc)->comm;
+  const assay_tensor &x = *args->in[0], &y = *args->out[0];
+  const int64_t rows = x.shape[0], part = x.shape[1], columns = y.shape[1];
+  shown[static_cast<size_t>(comm->rank)] = Address(x);
+  meeting->arrive_and_wait();
+  std::vector<float> result(static_cast<size_t>(rows * columns));
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t c = 0; c < columns; ++c) {
+      float& value = result[static_cast<size_t>(row * columns + c)];
+      if (desc->op == ASSAY_OP_ALL_GATHER) value = shown[static_cast<size_t>(c / part)][row * part + c % part];
+      if (desc->op != ASSAY_OP_ALL_REDUCE) continue;
+      for (const float* other : shown) value += other[row * part + c];
+    }
+  }
+  meeting->arrive_and_wait();
+  std::copy(result.begin(), result.end(), Address(y));
+  return ASSAY_OK;
+}
+
+assay_status Supports(assay_device device, const assay_op_desc* desc, const assay_args* args, assay_message* msg) {
+  return IsCollective(desc) ? ASSAY_OK : real.supports(device, desc, args, msg);
+}
+
+assay_status WorkspaceSize(assay_device device, const assay_op_desc* desc, const assay_args* args, uint64_t* bytes,
+                           assay_message* msg) {
+  *bytes = 0;
+  return IsCollective(desc) ? ASSAY_OK : real.workspace_size(device, desc, args, bytes, msg);
+}
+
+assay_status BufferMap(assay_buffer, void**, assay_message*) {
+  return ASSAY_ERR_UNSUPPORTED;
+}
+
+void DropPlans(assay_backend* table) {
+  table->plan_begin = nullptr;
+  table->plan_end = nullptr;
+  table->plan_launch = nullptr;
+  table->plan_destroy = nullptr;
+}
+
 assay_status Enqueue(assay_stream stream, const assay_op_desc* desc, const assay_args* args, assay_buffer workspace,
                      uint64_t offset, uint64_t bytes, const assay_host_lengths* lengths, assay_message* msg) {
   if (desc->op == ASSAY_OP_PROBE_READ) {
@@ -138,10 +230,17 @@ assay_status assay_backend_entry(const assay_host* host, assay_backend* backend,
     table.device_info = DeviceInfo;
     table.enqueue = Enqueue;
     table.copy_to_device = CopyToDevice;
-    table.plan_begin = nullptr;  // what is recorded would sleep once, and not when it is launched
-    table.plan_end = nullptr;
-    table.plan_launch = nullptr;
-    table.plan_destroy = nullptr;
+    DropPlans(&table);  // what is recorded would sleep once, and not when it is launched
+  }
+  if (std::getenv("SCRIPTED_COMM")) {
+    table.buffer_map = BufferMap;
+    table.supports = Supports;
+    table.workspace_size = WorkspaceSize;
+    table.enqueue = EnqueueOrExchange;
+    table.comm_unique_id = CommId;
+    table.comm_create = CommCreate;
+    table.comm_destroy = CommDestroy;
+    DropPlans(&table);
   }
   std::memcpy(backend, &table, size);
   return ASSAY_OK;
