@@ -95,6 +95,12 @@ int RunOnRanks(ModelSpec* spec, const std::function<int()>& lead) {
   if (spec->tp == 1) return lead();
   if (launched > 1) {
     spec->group = JoinMpiGroup();
+    if (spec->group->size() != launched) {
+      throw Error(
+          fmt::format("{} ranks were started, but the MPI library of assay-mpi.so sees {}: they are of another "
+                      "MPI library's mpirun",
+                      launched, spec->group->size()));
+    }
     if (spec->group->leader()) return Lead(*spec->group, lead);
     Follow(*spec);
     return 0;

@@ -2,7 +2,7 @@
 // A model that is split over ranks, as threads on CPU devices, computes what the whole model does.
 #include <gtest/gtest.h>
 
-#include <cmath>
+#include <ostream>
 #include <thread>
 
 #include "models/format/synthetic.h"
@@ -19,6 +19,10 @@ struct Split {
   assay_dtype dtype;
   bool tied;
 };
+
+void PrintTo(const Split& split, std::ostream* out) {
+  *out << split.name;
+}
 
 ModelConfig Config(const Split& s, int64_t layers) {
   ModelConfig c;
