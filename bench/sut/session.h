@@ -45,7 +45,7 @@ class Session {
   Checkpoint& checkpoint() { return *checkpoint_; }
   const ModelConfig& config() const { return checkpoint_->config(); }
   const DTypeChoice& dtypes() const { return dtypes_; }
-  assay_dtype weight_dtype() const { return weight_dtype_; }  // of most weight bytes on the device
+  assay_dtype weight_dtype() const { return weight_dtype_; }  // of most weights on the device
 
  private:
   ModelSpec spec_;
