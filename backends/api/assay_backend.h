@@ -109,6 +109,7 @@ typedef struct assay_buffer_s* assay_buffer;
 typedef struct assay_stream_s* assay_stream;
 typedef struct assay_event_s* assay_event;
 typedef struct assay_plan_s* assay_plan;
+typedef struct assay_comm_s* assay_comm;
 
 /* ------------------------------------------------------------------------------------------------
  * Tensors
@@ -235,8 +236,18 @@ enum {
    *                 (logprob descending, index ascending); K <= V. */
   ASSAY_OP_LOGPROBS = 23,
 
-  ASSAY_OP_ALL_REDUCE = 24,     /* reserved */
-  ASSAY_OP_ALL_GATHER = 25,     /* reserved */
+  /* Collectives of a communicator (comm_create). Every rank of it enqueues the same ones in the same order, with
+   * tensors of the same shapes, on one stream; some ranks may do so from a plan and others not.
+   * all_reduce      in place: x [R,C] act, contiguous (given as input and output)
+   *                 Element by element the sum over ranks; the same bits on every rank. desc: assay_comm_desc */
+  ASSAY_OP_ALL_REDUCE = 24,
+
+  /* all_gather      in: x [M,N] f32, contiguous                             out: y [M,V] f32, contiguous
+   *                 Column c of rank r's x becomes column r * N + c of every rank's y; (size - 1) * N < V <= size * N,
+   *                 and columns from V on are dropped (the last rank's part may be shorter than N). desc:
+   *                 assay_comm_desc */
+  ASSAY_OP_ALL_GATHER = 25,
+
   ASSAY_OP_REDUCE_SCATTER = 26, /* reserved */
   ASSAY_OP_ALL_TO_ALL = 27,     /* reserved */
 
@@ -352,6 +363,12 @@ typedef struct assay_attn_desc {
   float softcap;  /* 0: none */
 } assay_attn_desc;
 
+typedef struct assay_comm_desc { /* all_reduce, all_gather */
+  uint32_t struct_size;
+  assay_op op;
+  assay_comm comm; /* of the stream's device */
+} assay_comm_desc;
+
 typedef struct assay_qk_norm_rope_kv_write_desc {
   uint32_t struct_size;
   assay_op op;
@@ -429,6 +446,13 @@ typedef struct assay_host_lengths {
   const int32_t* q_offsets; /* [S+1] */
   const int32_t* kv_lens;   /* [S] */
 } assay_host_lengths;
+
+/* Names a communicator; whatever the backend likes, to be carried to the other ranks. */
+typedef struct assay_comm_id {
+  uint32_t struct_size;
+  uint32_t reserved;
+  uint8_t bytes[256];
+} assay_comm_id;
 
 /* ------------------------------------------------------------------------------------------------
  * Telemetry (optional). A value that is unknown is NaN (double) or UINT64_MAX (u64), never 0.
@@ -527,6 +551,15 @@ typedef struct assay_backend {
 
   /* Telemetry (optional). May be called from any thread while work runs; returns within 100 ms. */
   assay_status (*telemetry_read)(assay_device device, assay_telemetry* telemetry, assay_message* msg);
+
+  /* Collectives (optional, all three or none): devices of this backend, in this process or in several, that run one
+   * model together. Without them the host sums through buffer_map, if activations are f32. One rank makes an id, the
+   * host carries it to all, and each calls comm_create for its device, from a thread or process of its own;
+   * the call returns when all have called it. comm_destroy does not wait for the other ranks. */
+  assay_status (*comm_unique_id)(assay_comm_id* id, assay_message* msg);
+  assay_status (*comm_create)(assay_device device, const assay_comm_id* id, int32_t rank, int32_t size,
+                              assay_comm* comm, assay_message* msg);
+  void (*comm_destroy)(assay_comm comm);
 } assay_backend;
 
 /* What the host offers to a backend. Valid for the life of the process. */

@@ -88,6 +88,10 @@ class Binder {
     if (!ok) Fail(status, "%s: %s", op_, why);
   }
 
+  void Contiguous(const View& v, const char* name) const {
+    if (v.shape[0] > 1 && v.stride[0] != v.shape[1]) Fail(ASSAY_ERR_INVALID, "%s: %s is not contiguous", op_, name);
+  }
+
   void CheckHeadDim(int64_t dim, const char* what) const {
     if (dim <= rules_.max_head_dim) return;
     Fail(ASSAY_ERR_UNSUPPORTED, "%s: %s %lld exceeds %lld", op_, what, static_cast<long long>(dim),

@@ -220,6 +220,7 @@ void BindQkNormRopeKvWrite(Binder b, const assay_qk_norm_rope_kv_write_desc& d, 
   o->out[2] = b.Out(2, "v_cache", 4, kFloats);
   const View &q = o->in[0], &k = o->in[1];
   b.SameShape(q, o->out[0], "the shapes of q, read and written");
+  b.Check(q.data == o->out[0].data, ASSAY_ERR_INVALID, "q is not changed in place");
   b.SameShape(k, o->in[2], "the shapes of k and v");
   b.Same(q.shape[2], k.shape[2], "the head sizes of q and k");
   for (const int tokens : {1, 3, 4}) {
@@ -233,6 +234,27 @@ void BindQkNormRopeKvWrite(Binder b, const assay_qk_norm_rope_kv_write_desc& d, 
   if (o->in[7].ndim > 0)
     b.Same(o->in[7].shape[0], d.rope.rotary_dim / 2, "the size of freq_factors and rotary_dim / 2");
   CheckCaches(b, o->out[1], o->out[2], o->kv, k.shape[1], k.shape[2]);
+}
+
+void BindAllReduce(Binder b, const assay_comm_desc& d, Call* o) {
+  b.Count(1, 1, 1, 1);
+  o->comm = d.comm;
+  o->in[0] = b.ActIn(0, "x", 2);
+  o->out[0] = b.ActOut(0, "x", 2);
+  b.SameShape(o->in[0], o->out[0], "the shapes of x, read and written");
+  b.Check(o->in[0].data == o->out[0].data, ASSAY_ERR_INVALID, "x is not summed in place");
+  b.Contiguous(o->out[0], "x");
+}
+
+void BindAllGather(Binder b, const assay_comm_desc& d, Call* o) {
+  b.Count(1, 1, 1, 1);
+  o->comm = d.comm;
+  o->in[0] = b.In(0, "x", 2, kF32);
+  o->out[0] = b.Out(0, "y", 2, kF32);
+  b.Same(o->in[0].shape[0], o->out[0].shape[0], "the rows of x and y");
+  b.Check(o->in[0].shape[1] > 0, ASSAY_ERR_INVALID, "x has no columns");
+  b.Contiguous(o->in[0], "x");
+  b.Contiguous(o->out[0], "y");
 }
 
 void BindSample(Binder b, Call* o) {
@@ -362,6 +384,15 @@ Call ReadCall(const Rules& rules, const assay_op_desc* desc, const assay_args* a
     case ASSAY_OP_PROBE_READ:
       BindProbeRead({"probe_read", rules, a, resolve}, &o);
       break;
+    case ASSAY_OP_ALL_REDUCE:
+    case ASSAY_OP_ALL_GATHER: {
+      const bool reduce = o.op == ASSAY_OP_ALL_REDUCE;
+      if (!rules.collectives) Fail(ASSAY_ERR_UNSUPPORTED, "this device has no collectives of its own");
+      const auto d = ReadStruct<assay_comm_desc>(desc, reduce ? "all_reduce" : "all_gather");
+      if (reduce) BindAllReduce({"all_reduce", rules, a, resolve}, d, &o);
+      if (!reduce) BindAllGather({"all_gather", rules, a, resolve}, d, &o);
+      break;
+    }
     case ASSAY_OP_QK_NORM_ROPE_KV_WRITE:
       BindQkNormRopeKvWrite({"qk_norm_rope_kv_write", rules, a, resolve},
                             ReadStruct<assay_qk_norm_rope_kv_write_desc>(desc, "qk_norm_rope_kv_write"), &o);

@@ -30,6 +30,7 @@ struct Rules {
   const char* (*weight_unsupported)(const WeightSpec&);  // null, or why this weight cannot be run
   bool any_compute;                                      // a packed weight serves every `compute`
   const Memory& (*memory)(assay_buffer);
+  bool collectives;  // all_reduce and all_gather are the device's own
 };
 
 struct Call {
@@ -42,7 +43,8 @@ struct Call {
   KvAttr kv;
   AttnAttr attn;
   RopeAttr rope;
-  WeightSpec weight;  // linear, embed
+  WeightSpec weight;          // linear, embed
+  assay_comm comm = nullptr;  // all_reduce, all_gather
 };
 
 // `resolve`: the tensors have buffers (enqueue); otherwise only dtypes and shapes are looked at (supports).

@@ -63,8 +63,8 @@ const backend::Rules& RulesOf(bool reference) {
   static constexpr auto kFast = {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_1};
   static constexpr auto kPlain = {DType::kF32,  DType::kF16,  DType::kBF16,    DType::kQ8_0,
                                   DType::kQ4_0, DType::kQ4_1, DType::kF8_B128, DType::kI4_G128};
-  static const backend::Rules fast = {kF32, kFast, cpu::kMaxHeadDim, cpu::WeightUnsupported, false, MemoryOf};
-  static const backend::Rules plain = {kFloats, kPlain, cpu::kMaxHeadDim, nullptr, true, MemoryOf};
+  static const backend::Rules fast = {kF32, kFast, cpu::kMaxHeadDim, cpu::WeightUnsupported, false, MemoryOf, false};
+  static const backend::Rules plain = {kFloats, kPlain, cpu::kMaxHeadDim, nullptr, true, MemoryOf, false};
   return reference ? plain : fast;
 }
 
