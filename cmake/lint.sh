@@ -36,12 +36,19 @@ done)
 report 'include against the flow' < <(
   includes '(backends|runtime|models|bench)/' kernels
   includes '(runtime|models|bench)/' backends
+  includes '(kernels/cpu|backends/cpu)/' kernels/cuda backends/cuda backends/common
+  includes '(kernels/cuda|backends/cuda)/' kernels/cpu backends/cpu kernels/ref
   includes '(kernels|models|bench)/|backends/[^a]' runtime
   includes '(kernels|bench)/|backends/[^a]' models
 )
 report 'vendor header outside kernels/cuda and backends/cuda' < <(
   includes '(cuda|cublas|cudnn|nccl|nvml|hip/|rccl|acl/|musa|mcr/)' "${CODE[@]}" ':!kernels/cuda' ':!backends/cuda'
 )
+
+# Kernels that every vendor's toolkit shall compile: what only one has stands in gpu.h and in files of one architecture.
+report 'one toolkit only, in a portable kernel' < <(git grep --untracked -nE \
+  '__CUDA_ARCH__|\basm\b|0x[fF]{8}|warpSize|<<<|cooperative_groups|cub::|wmma|cp\.async' -- kernels/cuda \
+  ':!kernels/cuda/gpu.h' ':!kernels/cuda/*_sm[0-9]*' ':!kernels/cuda/CMakeLists.txt' | grep -vE '^[^:]*:[0-9]+: *//' || true)
 
 report 'no SPDX licence line in the first three lines' < <(files "${CODE[@]}" "${SCRIPTS[@]}" | while read -r file; do
   head -n 3 "$file" | grep -q 'SPDX-License-Identifier: Apache-2.0' || echo "$file"

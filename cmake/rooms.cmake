@@ -11,10 +11,12 @@
 find_package(Threads REQUIRED)
 
 add_library(assay_flags INTERFACE)
-target_compile_options(assay_flags INTERFACE -Wall -Wextra -Werror)
+target_compile_options(
+  assay_flags INTERFACE "$<$<COMPILE_LANGUAGE:C,CXX>:-Wall;-Wextra;-Werror>"
+                        "$<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings;-Xcompiler=-Wall,-Wextra,-Werror>")
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
   # GCC 12 sees overlapping copies in std::string's operator+ where there are none (GCC bug 105329).
-  target_compile_options(assay_flags INTERFACE -Wno-restrict)
+  target_compile_options(assay_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wno-restrict>)
 endif()
 if(ASSAY_SANITIZE)
   target_compile_options(assay_flags INTERFACE -fsanitize=${ASSAY_SANITIZE} -fno-sanitize-recover=all
@@ -22,7 +24,7 @@ if(ASSAY_SANITIZE)
   target_link_options(assay_flags INTERFACE -fsanitize=${ASSAY_SANITIZE})
 endif()
 if(ASSAY_STATIC)
-  target_link_options(assay_flags INTERFACE -static-libstdc++ -static-libgcc)
+  include(cmake/portable.cmake)
 endif()
 
 function(assay_expose target)  # folders, relative to the root, whose headers `target` shows to its users

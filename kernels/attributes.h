@@ -5,7 +5,17 @@
 
 #include <cstdint>
 
+#include "kernels/view.h"
+
 namespace assay {
+
+// A packed weight of linear or embed. How it is packed is a pure function of this (and of the device).
+struct WeightSpec {
+  DType dtype = DType::kNone;    // of the source, logically of the packed weight
+  DType compute = DType::kNone;  // kF32: operands are never rounded below f32; kNone: what suits dtype
+  int64_t rows = 0;              // N
+  int64_t cols = 0;              // K; whole blocks for block types
+};
 
 enum class RopeScaling : int32_t { kNone = 0, kLinear = 1, kLlama3 = 2, kYarn = 3 };
 

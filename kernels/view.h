@@ -19,6 +19,8 @@ enum class DType : int32_t {
   kQ8_0 = 32,
   kQ4_0 = 33,
   kQ4_1 = 34,
+  kF8_B128 = 64,
+  kI4_G128 = 65,
 };
 
 // Up to four dimensions, dimension 0 the slowest; strides count elements; the last dimension is contiguous.

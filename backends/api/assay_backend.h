@@ -69,12 +69,18 @@ typedef struct assay_message {
 /* ------------------------------------------------------------------------------------------------
  * Data types
  *
- * A block type packs `block_elems` consecutive elements of a row into `block_bytes`. Their bit layouts
- * are those of GGUF (ggml), little-endian:
+ * A block type packs `block_elems` consecutive elements of a row into `block_bytes`, little-endian. Values from 32 on
+ * are GGUF's (ggml's) layouts:
  *   Q8_0  32 elements, 34 bytes: f16 d; i8 q[32];               x = d * q
  *   Q4_0  32 elements, 18 bytes: f16 d; u8 q[16];               x = d * (q - 8)
  *   Q4_1  32 elements, 20 bytes: f16 d; f16 m; u8 q[16];        x = d * q + m
- *   (4-bit: element i is the low nibble of q[i] for i < 16, the high nibble of q[i - 16] above.)
+ * Values from 64 on are layouts for what models are published in:
+ *   F8_B128  128 elements, 132 bytes: f32 d; u8 q[128];         x = d * e4m3(q)
+ *   I4_G128  128 elements, 68 bytes: f16 d; f16 m; u8 q[64];    x = d * q + m
+ *   (AWQ and GPTQ in groups of 128: d is the scale, m = -scale * zero.)
+ * 4-bit: element i of a block of n is the low nibble of q[i] for i < n / 2, the high nibble of q[i - n / 2] above.
+ * e4m3: a sign, 4 bits of exponent with bias 7, 3 bits of fraction; without infinities: 0x7F and 0xFF are NaN, the
+ * largest value is 448.
  */
 typedef int32_t assay_dtype;
 enum {
@@ -90,7 +96,9 @@ enum {
   ASSAY_I64 = 9,
   ASSAY_Q8_0 = 32,
   ASSAY_Q4_0 = 33,
-  ASSAY_Q4_1 = 34
+  ASSAY_Q4_1 = 34,
+  ASSAY_F8_B128 = 64,
+  ASSAY_I4_G128 = 65
 };
 
 /* ------------------------------------------------------------------------------------------------
@@ -178,8 +186,9 @@ enum {
 
   /* linear          in: x [M,K] act, w [N,K] packed(LINEAR), bias [N] f32 (opt)   out: y [M,N] act|f32
    *                 y = x * w^T + bias. Products accumulate in f32 or better. With compute ASSAY_F32 the operands
-   *                 are not rounded below f32; otherwise x may be rounded to the precision that suits the weights
-   *                 (bf16/f16, or 8-bit blocks of 32 for block types). */
+   *                 are not rounded below f32; otherwise x may be rounded to the precision that suits the weights:
+   *                 bf16 or f16; beside GGUF's block types 8-bit integers in blocks of 32; beside I4_G128 any of these;
+   *                 beside F8_B128 e4m3 with a scale per 128 elements. Blocks may be unpacked to bf16 or f16. */
   ASSAY_OP_LINEAR = 10,
 
   ASSAY_OP_QUANTIZE_ACT = 11,   /* reserved */

@@ -6,9 +6,8 @@
 #include <cstring>
 #include <string>
 
-#include "backends/api/assay_backend.h"
+#include "backends/common/failure.h"
 #include "backends/cpu/device.h"
-#include "backends/cpu/failure.h"
 #include "backends/cpu/host_info.h"
 #include "backends/cpu/operation.h"
 #include "kernels/cpu/isa.h"
@@ -16,17 +15,17 @@
 namespace assay::backend_cpu {
 namespace {
 
+using backend::Fail;
+using backend::Guard;
+using backend::NotNull;
+using backend::ReadStruct;
+using backend::WriteStruct;
+
 constexpr int32_t kCpu = 0;
 constexpr int32_t kRef = 1;
 constexpr int32_t kDevices = 2;
 constexpr int kMaxThreads = 4096;
 constexpr uint64_t kAlignment = 64;  // a cache line, and the widest vector
-
-template <class T>
-T* NotNull(T* pointer, const char* what) {
-  if (pointer == nullptr) Fail(ASSAY_ERR_INVALID, "%s is NULL", what);
-  return pointer;
-}
 
 void CheckIndex(int32_t index) {
   if (index < 0 || index >= kDevices) Fail(ASSAY_ERR_INVALID, "there is no device %d", index);
@@ -64,13 +63,16 @@ assay_device_info Describe(int32_t index) {
   info.memory_bytes = memory.total;
   info.memory_free = memory.available;
   info.compute_units = threads;
-  Fill(info.act_dtypes, {ASSAY_F32});
   if (reference) {
+    Fill(info.act_dtypes, {ASSAY_F32, ASSAY_BF16, ASSAY_F16});
     Fill(info.kv_dtypes, {ASSAY_F32, ASSAY_BF16, ASSAY_F16});
+    Fill(info.weight_dtypes,
+         {ASSAY_F32, ASSAY_F16, ASSAY_BF16, ASSAY_Q8_0, ASSAY_Q4_0, ASSAY_Q4_1, ASSAY_F8_B128, ASSAY_I4_G128});
   } else {
+    Fill(info.act_dtypes, {ASSAY_F32});
     Fill(info.kv_dtypes, {ASSAY_BF16, ASSAY_F16, ASSAY_F32});
+    Fill(info.weight_dtypes, {ASSAY_F32, ASSAY_F16, ASSAY_BF16, ASSAY_Q8_0, ASSAY_Q4_0, ASSAY_Q4_1});
   }
-  Fill(info.weight_dtypes, {ASSAY_F32, ASSAY_F16, ASSAY_BF16, ASSAY_Q8_0, ASSAY_Q4_0, ASSAY_Q4_1});
   Fill(info.kv_block_sizes, {32, 16, 64, 128});
   Fill(info.kv_layouts, {ASSAY_KV_HND, ASSAY_KV_NHD});
   info.max_head_dim = cpu::kMaxHeadDim;
@@ -127,13 +129,7 @@ assay_status BufferMap(assay_buffer buffer, void** address, assay_message* msg) 
 }
 
 char* Range(assay_buffer buffer, uint64_t offset, uint64_t bytes) {
-  NotNull(buffer, "buffer");
-  if (offset > buffer->bytes || bytes > buffer->bytes - offset) {
-    Fail(ASSAY_ERR_INVALID, "%llu bytes at offset %llu reach beyond a buffer of %llu bytes",
-         static_cast<unsigned long long>(bytes), static_cast<unsigned long long>(offset),
-         static_cast<unsigned long long>(buffer->bytes));
-  }
-  return buffer->data + offset;
+  return backend::Range(*NotNull(buffer, "buffer"), offset, bytes);
 }
 
 // --- Streams and events
@@ -231,26 +227,10 @@ assay_status CopyOnDevice(assay_stream stream, assay_buffer dst, uint64_t dst_of
 
 // --- Weights
 
-cpu::WeightSpec ReadWeight(assay_device device, const assay_weight_desc* desc, uint64_t* bytes) {
-  const assay_weight_desc d = ReadStruct<assay_weight_desc>(desc, "the weight's descriptor");
-  const cpu::WeightSpec spec = {static_cast<DType>(d.dtype), static_cast<DType>(d.compute), d.rows, d.cols};
-  constexpr uint32_t kUsages = ASSAY_WEIGHT_LINEAR | ASSAY_WEIGHT_EMBED;
-  if (d.usage == 0 || (d.usage & ~kUsages) != 0) Fail(ASSAY_ERR_INVALID, "weight: unknown usage %u", d.usage);
-  constexpr int64_t kMost = int64_t{1} << 30;  // of rows and of columns: sizes in bytes cannot overflow
-  if (d.rows <= 0 || d.cols <= 0 || d.rows > kMost || d.cols > kMost) {
-    Fail(ASSAY_ERR_INVALID, "weight: [%lld, %lld] is not a usable shape", static_cast<long long>(d.rows),
-         static_cast<long long>(d.cols));
-  }
-  if (NotNull(device, "device")->reference) {
-    *bytes = PlainWeightBytes(spec);
-    if (*bytes == 0) {
-      Fail(ASSAY_ERR_UNSUPPORTED, "weight: no kernel for dtype %s with %lld columns", NameOf(spec.dtype),
-           static_cast<long long>(d.cols));
-    }
-  } else {
-    if (const char* why = cpu::WeightUnsupported(spec)) Fail(ASSAY_ERR_UNSUPPORTED, "weight: %s", why);
-    *bytes = cpu::PackedWeightBytes(spec);
-  }
+WeightSpec ReadWeight(assay_device device, const assay_weight_desc* desc, uint64_t* bytes) {
+  const bool reference = NotNull(device, "device")->reference;
+  const WeightSpec spec = backend::ReadWeight(RulesOf(reference), desc);
+  *bytes = reference ? backend::PlainBytes(spec.dtype, spec.rows, spec.cols) : cpu::PackedWeightBytes(spec);
   return spec;
 }
 
@@ -262,7 +242,7 @@ assay_status WeightPack(assay_device device, const assay_weight_desc* desc, cons
                         uint64_t offset, assay_message* msg) {
   return Guard(msg, [&] {
     uint64_t bytes = 0;
-    const cpu::WeightSpec spec = ReadWeight(device, desc, &bytes);
+    const WeightSpec spec = ReadWeight(device, desc, &bytes);
     NotNull(src, "src");
     char* to = Range(dst, offset, bytes);
     if (offset % cpu::kWeightAlignment != 0) {
@@ -421,5 +401,5 @@ void FillTable(const assay_host* host, assay_backend* backend) {
 }  // namespace assay::backend_cpu
 
 extern "C" assay_status assay_backend_entry(const assay_host* host, assay_backend* backend, assay_message* msg) {
-  return assay::backend_cpu::Guard(msg, [&] { assay::backend_cpu::FillTable(host, backend); });
+  return assay::backend::Guard(msg, [&] { assay::backend_cpu::FillTable(host, backend); });
 }

@@ -6,10 +6,10 @@
 
 #include <algorithm>
 
-#include "backends/cpu/failure.h"
+#include "backends/common/failure.h"
 #include "backends/cpu/host_info.h"
 
-using assay::backend_cpu::Fail;
+using assay::backend::Fail;
 
 namespace {
 constexpr uint64_t kHugePage = 2u << 20;
@@ -20,7 +20,8 @@ assay_device_s::assay_device_s(bool is_reference, int threads)
       memory_bytes(assay::backend_cpu::ReadHostMemory().total),
       pool(threads, assay::cpu::FindUsableCpus().ids) {}
 
-assay_buffer_s::assay_buffer_s(assay_device_s* owner, uint64_t size) : device(owner), bytes(size) {
+assay_buffer_s::assay_buffer_s(assay_device_s* owner, uint64_t size) : device(owner) {
+  bytes = size;
   if (bytes > device->memory_bytes) {
     Fail(ASSAY_ERR_NO_MEMORY, "a buffer of %llu bytes was asked for, but there are only %llu bytes of memory",
          static_cast<unsigned long long>(bytes), static_cast<unsigned long long>(device->memory_bytes));

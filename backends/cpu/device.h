@@ -4,13 +4,10 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <vector>
 
-#include "backends/api/assay_backend.h"
 #include "backends/cpu/operation.h"
-#include "kernels/cpu/linear.h"
 #include "kernels/cpu/thread_pool.h"
 
 struct assay_device_s {
@@ -21,17 +18,13 @@ struct assay_device_s {
 };
 
 // Anonymous pages, which take memory only once they are touched.
-struct assay_buffer_s {
+struct assay_buffer_s : assay::backend::Memory {
   assay_buffer_s(assay_device_s* owner, uint64_t size);
   ~assay_buffer_s();
   assay_buffer_s(const assay_buffer_s&) = delete;
   assay_buffer_s& operator=(const assay_buffer_s&) = delete;
 
   assay_device_s* const device;
-  const uint64_t bytes;
-  char* data = nullptr;
-  // What weight_pack put where: the layout of a packed weight depends on more than its tensor says.
-  std::map<uint64_t, assay::cpu::WeightSpec> weights;
 
  private:
   void* mapping_ = nullptr;

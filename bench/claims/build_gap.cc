@@ -33,15 +33,8 @@ double RoofSeconds(const PhaseTimes& unit, const Peaks& peaks) {
   return std::max(unit.flops / peaks.flops, unit.bytes / peaks.bytes_per_s);
 }
 
-assay_dtype DTypeOf(const std::string& name) {
-  for (assay_dtype d = 1; d < 64; ++d) {
-    if (FindDType(d) && name == DTypeName(d)) return d;
-  }
-  return ASSAY_DTYPE_NONE;
-}
-
 const Figure* PeakFlops(const RunResult& r, const Card& card, std::string* key) {
-  *key = PeakKey(card, DTypeOf(r.model.dtype));
+  *key = PeakKey(card, DTypeOfName(r.model.dtype));
   return card.Find(*key);
 }
 

@@ -358,12 +358,14 @@ std::string PeakKey(const Card& card, assay_dtype weight_dtype) {
       return first({"fp16", "fp32"});
     case ASSAY_F8_E4M3:
     case ASSAY_F8_E5M2:
+    case ASSAY_F8_B128:
       return first({"fp8", "bf16", "fp16", "fp32"});
     case ASSAY_I8:
       return first({"int8", "fp32"});
     case ASSAY_Q8_0:
     case ASSAY_Q4_0:
-    case ASSAY_Q4_1: {
+    case ASSAY_Q4_1:
+    case ASSAY_I4_G128: {
       if (card.id == kHostCardId) return first({"int8", "fp32"});
       const Figure *fp16 = card.Find("fp16"), *bf16 = card.Find("bf16");
       return !(fp16 && fp16->value) && bf16 && bf16->value ? "bf16" : "fp16";

@@ -201,6 +201,9 @@ TEST(Cards, PeakOfADtype) {
   EXPECT_EQ(PeakKey(FindCard("h100-sxm"), ASSAY_Q4_1), "fp16");
   EXPECT_EQ(PeakKey(FindCard("biren-br104"), ASSAY_Q4_1), "bf16") << "its FP16 peak is not known";
   EXPECT_EQ(PeakKey(FindCard("a100-80g-sxm"), ASSAY_F8_E4M3), "bf16") << "it has no FP8";
+  EXPECT_EQ(PeakKey(FindCard("h100-sxm"), ASSAY_F8_B128), "fp8");
+  EXPECT_EQ(PeakKey(FindCard("a100-80g-sxm"), ASSAY_F8_B128), "bf16") << "it has no FP8";
+  EXPECT_EQ(PeakKey(FindCard("h100-sxm"), ASSAY_I4_G128), "fp16") << "only weights are 4-bit";
   EXPECT_EQ(PeakKey(FindCard("atlas-300i-duo"), ASSAY_BF16), "fp32") << "it has no BF16";
   EXPECT_EQ(PeakKey(FindCard("dcu-k100"), ASSAY_BF16), "bf16") << "not known is not unsupported";
   EXPECT_EQ(PeakKey(FindCard("h100-sxm"), ASSAY_F32), "fp32");

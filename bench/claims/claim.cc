@@ -86,14 +86,14 @@ std::vector<std::pair<std::string, std::string>> Words(const std::string& text) 
 }
 
 void CheckDType(const std::string& claim, const std::string& dtype) {
-  static const std::vector<std::string> kKnown = {"f32",  "tf32", "bf16", "f16",  "fp16", "fp8", "fp4",
-                                                  "int8", "int4", "q8_0", "q4_0", "q4_1", "fp32"};
+  static const std::vector<std::string> kKnown = {"f32",  "tf32", "bf16", "f16",  "fp16",    "fp8",     "fp4", "int8",
+                                                  "int4", "q8_0", "q4_0", "q4_1", "f8_b128", "i4_g128", "fp32"};
   for (const std::string& known : kKnown) {
     if (dtype == known) return;
   }
   throw Wrong(claim, "unknown dtype \"" + dtype +
                          "\"; write one of bf16, fp16, fp8, fp4, int8, int4, f32, tf32, q4_0, "
-                         "q4_1, q8_0");
+                         "q4_1, q8_0, f8_b128, i4_g128");
 }
 
 // The field's names and those of files: fp16 is f16; int8 and int4 weights are held in blocks.
@@ -103,9 +103,9 @@ bool SameDType(const std::string& claimed, const std::string& measured) {
   };
   if (claimed == "fp16") return one_of({"f16"});
   if (claimed == "fp32") return one_of({"f32"});
-  if (claimed == "fp8") return one_of({"f8_e4m3", "f8_e5m2"});
+  if (claimed == "fp8") return one_of({"f8_e4m3", "f8_e5m2", "f8_b128"});
   if (claimed == "int8") return one_of({"i8", "q8_0"});
-  if (claimed == "int4") return one_of({"q4_0", "q4_1"});
+  if (claimed == "int4") return one_of({"q4_0", "q4_1", "i4_g128"});
   return claimed == measured;
 }
 

@@ -259,6 +259,12 @@ TEST(Claim, AboveTheRooflineIsAStageOfItsOwn) {
             std::string::npos);
   r.model.dtype = "f16";
   EXPECT_EQ(GapOfClaim(r, ParseClaim("decode_tps=800 dtype=fp16")).claim.find("was measured"), std::string::npos);
+  const std::pair<const char*, const char*> same[] = {{"f8_b128", "fp8"}, {"i4_g128", "int4"}, {"i4_g128", "i4_g128"}};
+  for (const auto& [measured, claimed] : same) {
+    r.model.dtype = measured;
+    EXPECT_EQ(GapOfClaim(r, ParseClaim(std::string("decode_tps=800 dtype=") + claimed)).claim.find("was measured"),
+              std::string::npos);
+  }
 }
 
 TEST(Claim, SharesOfAnotherCardAreOfItsRoofline) {
@@ -267,6 +273,8 @@ TEST(Claim, SharesOfAnotherCardAreOfItsRoofline) {
   const double roof = ClaimedRoof(r, FindCard("h100-sxm"), "output_tps").value();
   EXPECT_NEAR(gap.claimed, 0.5 * roof, 1e-9 * roof);
   EXPECT_NEAR(roof, 404 / (4 * 16e12 / 989e12 + 100 * 20e9 / 3.35e12), 1e-3 * roof);
+  r.model.dtype = "f8_b128";
+  EXPECT_NEAR(ClaimedRoof(r, FindCard("h100-sxm"), "prefill_tps").value(), 1000 * 1979e12 / 16e12, 1);
   r.phases.decode.reset();
   EXPECT_THROW(GapOfClaim(r, ParseClaim("percent=50 of=h100-sxm")), Error);
 }

@@ -23,6 +23,8 @@ using bench::ConformReport;
 struct Options {
   bench::ModelSpec spec;
   std::string filter;
+  int64_t every = 1;
+  uint64_t seed = 0;
   std::string mode = "test";
   bool json = false;
 };
@@ -70,6 +72,8 @@ int RunConform(const Options& o) {
   const auto device = Device::Open(choice.backend, choice.index, o.spec.threads);
   bench::ConformOptions options;
   options.filter = o.filter;
+  options.every = o.every;
+  options.seed = o.seed;
   options.mode = o.mode == "perf" ? ConformMode::kPerf : o.mode == "list" ? ConformMode::kList : ConformMode::kTest;
   Progress progress;
   int64_t done = 0;
@@ -99,13 +103,18 @@ void AddConform(CLI::App& app, Run* run) {
   AddDeviceOptions(*command, &o->spec);
   command->add_option("--op", o->filter, "Only cases in whose text this regular expression is found")
       ->type_name("REGEX");
+  command->add_option("--every", o->every, "Of these cases only every so manieth")
+      ->check(CLI::Range(int64_t{1}, int64_t{1000000}))
+      ->type_name("N");
+  command->add_option("--seed", o->seed, "Other random inputs")->type_name("N");
   command->add_option("--mode", o->mode, "test, perf (times model-shaped cases) or list")
       ->check(CLI::IsMember({"test", "perf", "list"}))
       ->capture_default_str()
       ->type_name("MODE");
   command->add_flag("--json", o->json, "One JSON document on standard output");
   command->footer(
-      "\nInputs are random and the same each time; outputs are poisoned before each run and their surroundings "
+      "\nInputs are random, the same for a --seed on every machine; outputs are poisoned before each run and their "
+      "surroundings "
       "checked\n"
       "after it; every case runs twice and must give the same bits. Tolerances follow from dtype and reduction "
       "length.\n"

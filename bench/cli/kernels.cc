@@ -34,11 +34,7 @@ struct Options {
 assay_dtype WeightDType(const std::string& text) {
   const size_t at = text.find(" w=");
   if (at == std::string::npos) return ASSAY_DTYPE_NONE;
-  const std::string name = text.substr(at + 3, text.find(' ', at + 1) - at - 3);
-  for (const assay_dtype d : {ASSAY_F32, ASSAY_F16, ASSAY_BF16, ASSAY_Q8_0, ASSAY_Q4_0, ASSAY_Q4_1}) {
-    if (name == DTypeName(d)) return d;
-  }
-  return ASSAY_DTYPE_NONE;
+  return DTypeOfName(text.substr(at + 3, text.find(' ', at + 1) - at - 3));
 }
 
 // What the device attains, of everything that a model may be made of.

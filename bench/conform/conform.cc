@@ -82,7 +82,7 @@ class Runner {
     report.op = c.op();
     report.text = c.text();
     report.where = c.where();
-    const Problem problem = BuildProblem(c, subject_->info());
+    const Problem problem = BuildProblem(c, subject_->info(), options_.seed);
     if (!problem.undeclared.empty()) {
       Skip(report, "not declared by the device: " + problem.undeclared);
       return report;
@@ -267,15 +267,17 @@ ConformReport RunConformance(const std::shared_ptr<Device>& subject, const std::
   report.backend = subject->backend().name();
   report.reference = reference->id();
   Runner runner(subject, reference, options);
+  int64_t selected = 0;
   for (const ConformCase& c : ParseCases(ConformanceCases(), subject->info())) {
     ThrowIfInterrupted();
     const bool perf_case = c.Int("perf", 0) != 0;
     if (perf_case != (options.mode == ConformMode::kPerf) || !std::regex_search(c.text(), filter)) continue;
+    if (selected++ % options.every != 0) continue;
     report.cases.push_back(runner.Run(c));
     if (progress) progress(report.cases.back());
   }
   if (report.cases.empty()) throw Error("no conformance case matches '" + options.filter + "'");
-  if (options.mode == ConformMode::kTest && options.filter.empty()) RequireEveryOp(report);
+  if (options.mode == ConformMode::kTest && options.filter.empty() && options.every == 1) RequireEveryOp(report);
   return report;
 }
 

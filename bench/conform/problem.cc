@@ -178,10 +178,10 @@ void BuildContext::Gap(std::initializer_list<int> tensors) {
   for (const int i : tensors) Tensor(i).row_gap = c.Int("gap", 0);
 }
 
-Problem BuildProblem(const ConformCase& c, const assay_device_info& info) {
+Problem BuildProblem(const ConformCase& c, const assay_device_info& info, uint64_t seed) {
   const auto found = Builders().find(c.op());
   if (found == Builders().end()) c.Fail("there is no operation '" + c.op() + "'");
-  BuildContext b{c, info, Random(c.text()), {}};
+  BuildContext b{c, info, Random(c.text() + (seed == 0 ? "" : " " + std::to_string(seed))), {}};
   b.problem.optional = !found->second.required || c.Int("optional", 0) != 0;
   found->second.build(b);
   if (b.problem.reference.empty()) b.problem.reference = {b.problem.call};

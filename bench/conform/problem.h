@@ -79,7 +79,8 @@ struct Problem {
 };
 
 // Builds a case for a device (whose declared capabilities decide `undeclared`). Throws Error for a bad case.
-Problem BuildProblem(const ConformCase& c, const assay_device_info& info);
+// seed: other inputs for the same case.
+Problem BuildProblem(const ConformCase& c, const assay_device_info& info, uint64_t seed = 0);
 // Operations that every backend has (all that are neither reserved nor composites).
 const std::vector<std::string>& RequiredOps();
 

@@ -10,16 +10,19 @@ namespace assay::bench {
 namespace {
 
 constexpr double kU = 0x1p-24;  // unit roundoff of f32
-constexpr int64_t kBlock = 32;
 // A rounding error is spread evenly over half a step to either side: its deviation is step / 2 / sqrt(3). Six
 // deviations of the sum of many.
 const double kSixDeviations = 6 / std::sqrt(3.0);
 
 // What the operation may round x to, given the weight's dtype and the asked-for precision.
-enum class Rounding { kNone, kSixteenBits, kInt8Blocks };
+struct Rounding {
+  bool sixteen_bits = false, int8_blocks = false, e4m3_blocks = false;
+};
 Rounding AllowedRounding(assay_dtype weight, assay_dtype compute) {
-  if (compute == ASSAY_F32 || weight == ASSAY_F32) return Rounding::kNone;
-  return IsBlockType(weight) ? Rounding::kInt8Blocks : Rounding::kSixteenBits;
+  if (compute == ASSAY_F32 || weight == ASSAY_F32) return {};
+  if (weight == ASSAY_F8_B128) return {.e4m3_blocks = true};
+  if (weight == ASSAY_I4_G128) return {.sixteen_bits = true, .int8_blocks = true};
+  return {.sixteen_bits = !IsBlockType(weight), .int8_blocks = IsBlockType(weight)};
 }
 
 std::vector<float> ToFloats(const ProblemTensor& t) {
@@ -28,28 +31,46 @@ std::vector<float> ToFloats(const ProblemTensor& t) {
   return values;
 }
 
-// The largest difference of one product x . w of length k.
-double ProductTolerance(const float* x, const float* w, int64_t k, Rounding rounding) {
-  double xx = 0, ww = 0, xw2 = 0, block_error2 = 0;
-  for (int64_t at = 0; at < k; at += kBlock) {
-    double largest = 0, block_ww = 0;
-    for (int64_t i = at; i < std::min(at + kBlock, k); ++i) {
-      const double xi = x[i], wi = w[i];
-      largest = std::max(largest, std::abs(xi));
-      xx += xi * xi;
-      block_ww += wi * wi;
-      xw2 += xi * wi * xi * wi;
+// How far the product x . w moves when each x is rounded by up to half_step(|x|, largest |x| of its block).
+template <class HalfStep>
+double Moved(const float* x, const float* w, int64_t k, int64_t block, HalfStep half_step) {
+  double sum = 0;
+  for (int64_t at = 0; at < k; at += block) {
+    const int64_t end = std::min(at + block, k);
+    double largest = 0;
+    for (int64_t i = at; i < end; ++i) largest = std::max(largest, std::abs(static_cast<double>(x[i])));
+    for (int64_t i = at; i < end; ++i) {
+      const double moved = half_step(std::abs(static_cast<double>(x[i])), largest) * w[i];
+      sum += moved * moved;
     }
-    ww += block_ww;
-    const double half_step = largest / 254;  // of 8-bit integers over [-largest, largest]
-    block_error2 += half_step * half_step * block_ww;
+  }
+  return kSixDeviations * std::sqrt(sum);
+}
+
+// The largest difference of one product x . w of length k.
+double ProductTolerance(const float* x, const float* w, int64_t k, const Rounding& rounding) {
+  double xx = 0, ww = 0;
+  for (int64_t i = 0; i < k; ++i) {
+    xx += static_cast<double>(x[i]) * x[i];
+    ww += static_cast<double>(w[i]) * w[i];
+  }
+  // Where more than one is allowed, the loosest counts. What unpacked blocks lose in 16 bits is covered: a half step is
+  // 0.7 of its bound in the root mean square, so that x and w rounded together stay within six deviations as well.
+  double moved = 0;
+  if (rounding.sixteen_bits) {
+    moved = std::max(moved, Moved(x, w, k, k, [](double v, double) { return UnitRoundoff(ASSAY_BF16) * v; }));
+  }
+  if (rounding.int8_blocks) {  // integers over [-largest, largest]
+    moved = std::max(moved, Moved(x, w, k, 32, [](double, double largest) { return largest / 254; }));
+  }
+  if (rounding.e4m3_blocks) {  // 4 significant bits; scaled to 448, the step below 2^-6 is 2^-9
+    moved = std::max(moved, Moved(x, w, k, 128, [](double v, double largest) {
+                       return std::max(0x1p-4 * v, 0x1p-10 * largest / 448);
+                     }));
   }
   // Summing k products of random signs one by one in f32: the partial sums grow like sqrt(i), and the deviation of the
   // final error is u * |x| * |w| * 0.4. Twenty deviations; whoever sums in parts does better.
-  double tolerance = 8 * kU * std::sqrt(xx * ww);
-  if (rounding == Rounding::kSixteenBits) tolerance += kSixDeviations * UnitRoundoff(ASSAY_BF16) * std::sqrt(xw2);
-  if (rounding == Rounding::kInt8Blocks) tolerance += kSixDeviations * std::sqrt(block_error2);
-  return tolerance;
+  return 8 * kU * std::sqrt(xx * ww) + moved;
 }
 
 }  // namespace

@@ -56,7 +56,7 @@ class Session {
   Checkpoint& checkpoint() { return *checkpoint_; }
   const ModelConfig& config() const { return checkpoint_->config(); }
   const DTypeChoice& dtypes() const { return dtypes_; }
-  assay_dtype weight_dtype() const { return weight_dtype_; }  // of most weight bytes on the device
+  assay_dtype weight_dtype() const { return weight_dtype_; }  // of most weights on the device
   uint64_t weight_bytes() const { return weight_bytes_; }     // of all ranks
   int64_t threads() const { return threads_; }                // of all ranks, of a CPU
   const CpuSet& cpus() const { return cpus_; }                // of all ranks on this host; empty for one rank

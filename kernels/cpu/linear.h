@@ -16,19 +16,13 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/attributes.h"
 #include "kernels/cpu/team.h"
 #include "kernels/view.h"
 
 namespace assay::cpu {
 
-struct WeightSpec {
-  DType dtype = DType::kNone;    // F32, F16, BF16, Q8_0, Q4_0, Q4_1
-  DType compute = DType::kNone;  // kF32: operands are never rounded below f32; kNone: what suits dtype
-  int64_t rows = 0;              // N
-  int64_t cols = 0;              // K; a multiple of 32 for block types
-};
-
-// nullptr if this spec is supported, else why not.
+// nullptr if this spec is supported, else why not: F32, F16, BF16, Q8_0, Q4_0, Q4_1.
 const char* WeightUnsupported(const WeightSpec& spec);
 size_t PackedWeightBytes(const WeightSpec& spec);
 constexpr size_t kWeightAlignment = 64;

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Reading and writing single elements of a View in any dtype, and the 16-bit conversions behind it.
-// Pure functions, any thread. Block types are read only; their layouts are those of GGUF.
+// Pure functions, any thread. Block types are read only; the ABI describes their layouts.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <vector>
@@ -61,6 +62,14 @@ inline uint16_t F32ToF16(float f) {
   return static_cast<uint16_t>(sign | ((rounded - 0x38000000u) >> 13));
 }
 
+// e4m3: 4 bits of exponent (bias 7), 3 of fraction; all ones is NaN, there are no infinities.
+inline double E4M3ToDouble(uint8_t q) {
+  const int exponent = q >> 3 & 15, fraction = q & 7;
+  if (exponent == 15 && fraction == 7) return NAN;
+  const double magnitude = exponent == 0 ? fraction * 0x1p-9 : ((8 + fraction) << exponent) * 0x1p-10;
+  return (1 - (q >> 7) * 2) * magnitude;
+}
+
 // Where element [i, j, k, l] lies, counted in elements from v.data.
 inline int64_t At(const View& v, int64_t i, int64_t j = 0, int64_t k = 0, int64_t l = 0) {
   return i * v.stride[0] + j * v.stride[1] + k * v.stride[2] + l * v.stride[3];
@@ -93,6 +102,18 @@ inline double Load(const View& v, int64_t at) {
     case DType::kQ4_1: {
       const uint8_t* block = v.as<const uint8_t>() + at / 32 * 20;
       const int nibble = i < 16 ? block[4 + i] & 15 : block[4 + i - 16] >> 4;
+      return f16_at(block) * nibble + f16_at(block + 2);
+    }
+    case DType::kF8_B128: {
+      const uint8_t* block = v.as<const uint8_t>() + at / 128 * 132;
+      float d;
+      std::memcpy(&d, block, 4);
+      return d * E4M3ToDouble(block[4 + at % 128]);
+    }
+    case DType::kI4_G128: {
+      const uint8_t* block = v.as<const uint8_t>() + at / 128 * 68;
+      const int64_t j = at % 128;
+      const int nibble = j < 64 ? block[4 + j] & 15 : block[4 + j - 64] >> 4;
       return f16_at(block) * nibble + f16_at(block + 2);
     }
     default:

@@ -62,5 +62,40 @@ TEST(Convert, BlockTypes) {
   for (int i = 0; i < 32; ++i) EXPECT_EQ(Load(v, i), 0.5 * (i < 16 ? i : 31 - i) - 2) << i;
 }
 
+// Two blocks each, so that the second is looked for where it is.
+TEST(Convert, BlocksOf128) {
+  std::vector<uint8_t> f8(2 * 132), i4(2 * 68);
+  f8[3] = 0x3f;        // d = 0.5
+  f8[132 + 3] = 0x40;  // d = 2
+  f8[4 + 1] = 0x38;    // 1
+  f8[4 + 127] = 0xfe;  // -448
+  f8[132 + 4] = 0x01;  // 2^-9
+  f8[132 + 5] = 0x87;  // -7 * 2^-9, the largest subnormal
+  f8[132 + 6] = 0x08;  // 2^-6
+  f8[132 + 7] = 0x7f;
+  View v;
+  v.dtype = DType::kF8_B128;
+  v.data = f8.data();
+  EXPECT_EQ(Load(v, 0), 0);
+  EXPECT_EQ(Load(v, 1), 0.5);
+  EXPECT_EQ(Load(v, 127), -224);
+  EXPECT_EQ(Load(v, 128), 0x1p-8);
+  EXPECT_EQ(Load(v, 129), -7 * 0x1p-8);
+  EXPECT_EQ(Load(v, 130), 0x1p-5);
+  EXPECT_TRUE(std::isnan(Load(v, 131)));
+  // d = 0.5, m = -2; d = 1, m = 0.
+  i4[1] = 0x38;
+  i4[3] = 0xc0;
+  i4[68 + 1] = 0x3c;
+  for (int i = 0; i < 64; ++i) i4[4 + i] = i4[68 + 4 + i] = static_cast<uint8_t>(i % 16 | (i / 4) << 4);
+  v.dtype = DType::kI4_G128;
+  v.data = i4.data();
+  for (int i = 0; i < 128; ++i) {
+    const int q = i < 64 ? i % 16 : (i - 64) / 4;
+    EXPECT_EQ(Load(v, i), 0.5 * q - 2) << i;
+    EXPECT_EQ(Load(v, 128 + i), q) << i;
+  }
+}
+
 }  // namespace
 }  // namespace assay::ref

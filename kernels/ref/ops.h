@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Every operation in plain scalar C++: the specification that fast kernels are tested against.
-// Shapes and semantics: backends/api/assay_backend.h. Weights are plain row-major (block types as in GGUF).
-// Sums run in double. Arguments are trusted: the backend adapter has checked shapes and dtypes.
-// Any thread; nothing is shared.
+// Shapes and semantics: backends/api/assay_backend.h. Weights are plain row-major (block types as the ABI lays them
+// out). Sums run in double. Arguments are trusted: the backend adapter has checked shapes and dtypes. Any thread;
+// nothing is shared.
 #pragma once
 
 #include "kernels/attributes.h"

@@ -39,12 +39,15 @@ DTypeChoice ChooseDTypes(const std::string& name, const assay_device_info& info)
     c.linear = c.embed = ASSAY_F16;
   } else if (name == "int8") {
     c.linear = c.embed = ASSAY_Q8_0;
+  } else if (name == "fp8" || (name == "int4" && Lists(info.weight_dtypes, ASSAY_I4_G128))) {
+    // Published FP8 and INT4 models (AWQ, GPTQ, TensorRT-LLM) quantise the layers alone: embedding and head keep 16
+    // bits.
+    c.linear = name == "fp8" ? ASSAY_F8_B128 : ASSAY_I4_G128;
+    c.embed = Lists(info.weight_dtypes, ASSAY_BF16) ? ASSAY_BF16 : ASSAY_F16;
   } else if (name == "int4") {
     // The head's precision decides the output distribution and costs little: it stays at 8 bits, as is usual.
     c.linear = ASSAY_Q4_0;
     c.embed = ASSAY_Q8_0;
-  } else if (name == "fp8") {
-    c.linear = ASSAY_F8_E4M3;
   } else if (name != "auto") {
     throw Error("--dtype " + name + ": unknown; use auto, bf16, f16, f32, int8, int4 or fp8");
   }
@@ -104,17 +107,16 @@ uint64_t WeightLoader::StepBytes() {
 }
 
 assay_dtype WeightLoader::MainDType() {
-  std::map<assay_dtype, uint64_t> bytes;
+  std::map<assay_dtype, int64_t> elements;
   for (const TensorInfo& t : checkpoint_->tensors()) {
     if (t.shape.size() != 2) continue;
     const bool outer = t.name.find("layers.") == std::string::npos;
     const assay_dtype wanted = outer ? dtypes_.embed : dtypes_.linear;
-    const assay_dtype target = wanted == ASSAY_DTYPE_NONE ? t.dtype : wanted;
-    bytes[target] += DTypeBytes(target, static_cast<uint64_t>(t.shape[0] * t.shape[1]));
+    elements[wanted == ASSAY_DTYPE_NONE ? t.dtype : wanted] += t.shape[0] * t.shape[1];
   }
-  const auto most =
-      std::max_element(bytes.begin(), bytes.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
-  return most == bytes.end() ? ASSAY_DTYPE_NONE : most->first;
+  const auto most = std::max_element(elements.begin(), elements.end(),
+                                     [](const auto& a, const auto& b) { return a.second < b.second; });
+  return most == elements.end() ? ASSAY_DTYPE_NONE : most->first;
 }
 
 const TensorInfo& WeightLoader::Need(const std::string& name) const {

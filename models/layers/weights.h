@@ -61,7 +61,8 @@ class WeightLoader {
   uint64_t TotalBytes();
   // Bytes of packed matrices that a step reads: layers and head, not the embedding look-up.
   uint64_t StepBytes();
-  // The dtype that most weight bytes of the whole model have on the device.
+  // The dtype that most weights of the whole model have on the device: elements, not bytes, for a 16-bit head of a
+  // small 4-bit model is the larger part of its bytes.
   assay_dtype MainDType();
 
   // Converts, packs, and lets the checkpoint release each source tensor. `at` is where the bytes above begin, in a

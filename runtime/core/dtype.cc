@@ -18,13 +18,24 @@ struct Entry {
 };
 
 constexpr Entry kTypes[] = {
-    {ASSAY_F32, {"f32", 1, 4}},         {ASSAY_F16, {"f16", 1, 2}},         {ASSAY_BF16, {"bf16", 1, 2}},
-    {ASSAY_F8_E4M3, {"f8_e4m3", 1, 1}}, {ASSAY_F8_E5M2, {"f8_e5m2", 1, 1}}, {ASSAY_I8, {"i8", 1, 1}},
-    {ASSAY_U8, {"u8", 1, 1}},           {ASSAY_I32, {"i32", 1, 4}},         {ASSAY_I64, {"i64", 1, 8}},
-    {ASSAY_Q8_0, {"q8_0", 32, 34}},     {ASSAY_Q4_0, {"q4_0", 32, 18}},     {ASSAY_Q4_1, {"q4_1", 32, 20}},
+    {ASSAY_F32, {"f32", 1, 4}},
+    {ASSAY_F16, {"f16", 1, 2}},
+    {ASSAY_BF16, {"bf16", 1, 2}},
+    {ASSAY_F8_E4M3, {"f8_e4m3", 1, 1}},
+    {ASSAY_F8_E5M2, {"f8_e5m2", 1, 1}},
+    {ASSAY_I8, {"i8", 1, 1}},
+    {ASSAY_U8, {"u8", 1, 1}},
+    {ASSAY_I32, {"i32", 1, 4}},
+    {ASSAY_I64, {"i64", 1, 8}},
+    {ASSAY_Q8_0, {"q8_0", 32, 34}},
+    {ASSAY_Q4_0, {"q4_0", 32, 18}},
+    {ASSAY_Q4_1, {"q4_1", 32, 20}},
+    {ASSAY_F8_B128, {"f8_b128", 128, 132}},
+    {ASSAY_I4_G128, {"i4_g128", 128, 68}},
 };
 
 constexpr int kBlock = 32;
+constexpr int kLargeBlock = 128;
 
 float Load16(const uint8_t* p) {
   uint16_t h;
@@ -37,8 +48,8 @@ void Store16(uint8_t* p, float f) {
   std::memcpy(p, &h, 2);
 }
 
-// The quantisers repeat ggml's reference step by step, so that files agree with its bit by bit. What is compared with
-// `>` or `<` below also turns NaN, which a legal quantity cannot be, into a number in range.
+// The quantisers of GGUF's types repeat ggml's reference step by step, so that files agree with its bit by bit. What is
+// compared with `>` or `<` below also turns NaN, which a legal quantity cannot be, into a number in range.
 int32_t Clamp(float v, float low, float high) {
   v = v > low ? v : low;
   return static_cast<int32_t>(v < high ? v : high);
@@ -83,10 +94,11 @@ void QuantizeQ4_0(const float* x, uint8_t* block) {
   }
 }
 
-void QuantizeQ4_1(const float* x, uint8_t* block) {
+template <int elements>  // Q4_1, I4_G128
+void Quantize4BitsWithMin(const float* x, uint8_t* block) {
   float min = x[0];
   float max = x[0];
-  for (int i = 1; i < kBlock; ++i) {
+  for (int i = 1; i < elements; ++i) {
     min = std::min(min, x[i]);
     max = std::max(max, x[i]);
   }
@@ -94,11 +106,20 @@ void QuantizeQ4_1(const float* x, uint8_t* block) {
   const float id = Inverse(d);
   Store16(block, d);
   Store16(block + 2, min);
-  for (int i = 0; i < kBlock / 2; ++i) {
+  for (int i = 0; i < elements / 2; ++i) {
     const float low = (x[i] - min) * id;
-    const float high = (x[i + kBlock / 2] - min) * id;
+    const float high = (x[i + elements / 2] - min) * id;
     block[4 + i] = static_cast<uint8_t>(Clamp(low + 0.5f, 0.0f, 15.0f) | Clamp(high + 0.5f, 0.0f, 15.0f) << 4);
   }
+}
+
+void QuantizeF8B128(const float* x, uint8_t* block) {
+  float amax = 0.0f;
+  for (int i = 0; i < kLargeBlock; ++i) amax = std::max(amax, std::fabs(x[i]));
+  const float d = amax / 448.0f;
+  std::memcpy(block, &d, sizeof(d));
+  // Division: the inverse of a subnormal d would be infinite. Where d is 0, amax was below what it can hold.
+  for (int i = 0; i < kLargeBlock; ++i) block[4 + i] = d != 0.0f ? F32ToE4M3(x[i] / d) : 0;
 }
 
 void DequantizeQ8_0(const uint8_t* block, float* x) {
@@ -114,15 +135,22 @@ void DequantizeQ4_0(const uint8_t* block, float* x) {
   }
 }
 
-void DequantizeQ4_1(const uint8_t* block, float* x) {
+template <int elements>
+void Dequantize4BitsWithMin(const uint8_t* block, float* x) {
   const float d = Load16(block);
   const float m = Load16(block + 2);
-  for (int i = 0; i < kBlock / 2; ++i) {
+  for (int i = 0; i < elements / 2; ++i) {
     const float low = d * static_cast<float>(block[4 + i] & 15);
     const float high = d * static_cast<float>(block[4 + i] >> 4);
     x[i] = low + m;
-    x[i + kBlock / 2] = high + m;
+    x[i + elements / 2] = high + m;
   }
+}
+
+void DequantizeF8B128(const uint8_t* block, float* x) {
+  float d;
+  std::memcpy(&d, block, sizeof(d));
+  for (int i = 0; i < kLargeBlock; ++i) x[i] = d * E4M3ToF32(block[4 + i]);
 }
 
 template <uint16_t (*Convert)(float)>
@@ -142,14 +170,14 @@ void Widen(const uint8_t* src, float* x, uint64_t n) {
   }
 }
 
-template <int bytes, void (*Quantize)(const float*, uint8_t*)>
+template <int elements, int bytes, void (*Quantize)(const float*, uint8_t*)>
 void Pack(const float* x, uint8_t* dst, uint64_t n) {
-  for (uint64_t b = 0; b < n / kBlock; ++b) Quantize(x + b * kBlock, dst + b * bytes);
+  for (uint64_t b = 0; b < n / elements; ++b) Quantize(x + b * elements, dst + b * bytes);
 }
 
-template <int bytes, void (*Dequantize)(const uint8_t*, float*)>
+template <int elements, int bytes, void (*Dequantize)(const uint8_t*, float*)>
 void Unpack(const uint8_t* src, float* x, uint64_t n) {
-  for (uint64_t b = 0; b < n / kBlock; ++b) Dequantize(src + b * bytes, x + b * kBlock);
+  for (uint64_t b = 0; b < n / elements; ++b) Dequantize(src + b * bytes, x + b * elements);
 }
 
 void ToF32(assay_dtype from, const uint8_t* src, float* x, uint64_t n) {
@@ -164,13 +192,19 @@ void ToF32(assay_dtype from, const uint8_t* src, float* x, uint64_t n) {
       Widen<BF16ToF32>(src, x, n);
       return;
     case ASSAY_Q8_0:
-      Unpack<34, DequantizeQ8_0>(src, x, n);
+      Unpack<kBlock, 34, DequantizeQ8_0>(src, x, n);
       return;
     case ASSAY_Q4_0:
-      Unpack<18, DequantizeQ4_0>(src, x, n);
+      Unpack<kBlock, 18, DequantizeQ4_0>(src, x, n);
       return;
     case ASSAY_Q4_1:
-      Unpack<20, DequantizeQ4_1>(src, x, n);
+      Unpack<kBlock, 20, Dequantize4BitsWithMin<kBlock>>(src, x, n);
+      return;
+    case ASSAY_F8_B128:
+      Unpack<kLargeBlock, 132, DequantizeF8B128>(src, x, n);
+      return;
+    case ASSAY_I4_G128:
+      Unpack<kLargeBlock, 68, Dequantize4BitsWithMin<kLargeBlock>>(src, x, n);
       return;
     default:
       ASSAY_CHECK(false);
@@ -189,13 +223,19 @@ void FromF32(assay_dtype to, const float* x, uint8_t* dst, uint64_t n) {
       Narrow<F32ToBF16>(x, dst, n);
       return;
     case ASSAY_Q8_0:
-      Pack<34, QuantizeQ8_0>(x, dst, n);
+      Pack<kBlock, 34, QuantizeQ8_0>(x, dst, n);
       return;
     case ASSAY_Q4_0:
-      Pack<18, QuantizeQ4_0>(x, dst, n);
+      Pack<kBlock, 18, QuantizeQ4_0>(x, dst, n);
       return;
     case ASSAY_Q4_1:
-      Pack<20, QuantizeQ4_1>(x, dst, n);
+      Pack<kBlock, 20, Quantize4BitsWithMin<kBlock>>(x, dst, n);
+      return;
+    case ASSAY_F8_B128:
+      Pack<kLargeBlock, 132, QuantizeF8B128>(x, dst, n);
+      return;
+    case ASSAY_I4_G128:
+      Pack<kLargeBlock, 68, Quantize4BitsWithMin<kLargeBlock>>(x, dst, n);
       return;
     default:
       ASSAY_CHECK(false);
@@ -213,6 +253,12 @@ const DTypeInfo* FindDType(assay_dtype dtype) {
 const char* DTypeName(assay_dtype dtype) {
   const DTypeInfo* info = FindDType(dtype);
   return info != nullptr ? info->name : "unknown";
+}
+
+assay_dtype DTypeOfName(std::string_view name) {
+  const auto* found =
+      std::find_if(std::begin(kTypes), std::end(kTypes), [&](const Entry& e) { return name == e.info.name; });
+  return found == std::end(kTypes) ? ASSAY_DTYPE_NONE : found->dtype;
 }
 
 bool IsBlockType(assay_dtype dtype) {
@@ -256,6 +302,26 @@ uint16_t F32ToBF16(float f) {
   const bool nan = (u & 0x7FFFFFFFu) > 0x7F800000u;
   const uint32_t rounded = (u + 0x7FFFu + ((u >> 16) & 1u)) >> 16;
   return static_cast<uint16_t>(nan ? (u >> 16) | 0x40u : rounded);
+}
+
+float E4M3ToF32(uint8_t q) {
+  const uint32_t shifted = (q & 0x7Fu) << 20;
+  const float normal = std::bit_cast<float>(shifted + (120u << 23));
+  const float subnormal = std::bit_cast<float>(shifted | (121u << 23)) - 0x1.0p-6f;
+  const uint32_t bits = std::bit_cast<uint32_t>((q & 0x78) == 0 ? subnormal : normal);
+  const uint32_t sign = (q & 0x80u) << 24;
+  return std::bit_cast<float>(sign | ((q & 0x7F) == 0x7F ? 0x7FC00000u : bits));
+}
+
+uint8_t F32ToE4M3(float f) {
+  const uint32_t sign = std::bit_cast<uint32_t>(f) >> 24 & 0x80u;
+  const float magnitude = std::min(std::fabs(f), 448.0f);
+  const uint32_t u = std::bit_cast<uint32_t>(magnitude);
+  const uint32_t normal = ((u + 0x7FFFFu + ((u >> 20) & 1u)) >> 20) - (120u << 3);
+  // The step of 2^14 is that of the subnormals: the sum is rounded to it.
+  const uint32_t subnormal = std::bit_cast<uint32_t>(magnitude + 0x1.0p+14f) - std::bit_cast<uint32_t>(0x1.0p+14f);
+  const uint32_t rounded = magnitude < 0x1.0p-6f ? subnormal : normal;
+  return static_cast<uint8_t>(sign | (std::isnan(f) ? 0x7Fu : rounded));
 }
 
 void ConvertElements(assay_dtype from, const void* src, assay_dtype to, void* dst, uint64_t elements) {

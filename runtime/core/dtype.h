@@ -20,6 +20,8 @@ struct DTypeInfo {
 const DTypeInfo* FindDType(assay_dtype dtype);
 const char* DTypeName(assay_dtype dtype);
 bool IsBlockType(assay_dtype dtype);
+// ASSAY_DTYPE_NONE for an unknown name.
+assay_dtype DTypeOfName(std::string_view name);
 // Bytes of `elements` consecutive elements; elements must be a multiple of the block size (CHECKed).
 uint64_t DTypeBytes(assay_dtype dtype, uint64_t elements);
 
@@ -32,8 +34,12 @@ inline float BF16ToF32(uint16_t h) {
   return f;
 }
 uint16_t F32ToBF16(float f);  // round to nearest even; NaN stays NaN
+// e4m3 as the ABI describes it.
+float E4M3ToF32(uint8_t q);
+uint8_t F32ToE4M3(float f);  // round to nearest even; beyond 448 gives 448; NaN stays NaN
 
-// Converts `elements` (a multiple of both block sizes) between any of F32, F16, BF16, Q8_0, Q4_0, Q4_1.
+// Converts `elements` (a multiple of both block sizes) between any of F32, F16, BF16, Q8_0, Q4_0, Q4_1, F8_B128,
+// I4_G128. Finite values never become NaN in F8_B128.
 void ConvertElements(assay_dtype from, const void* src, assay_dtype to, void* dst, uint64_t elements);
 
 }  // namespace assay

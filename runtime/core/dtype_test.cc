@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -75,6 +76,123 @@ TEST(DType, ZeroAndNonFiniteBlocksDoNotTrap) {
   x[3] = std::numeric_limits<float>::quiet_NaN();
   x[4] = std::numeric_limits<float>::infinity();
   for (const assay_dtype t : {ASSAY_Q8_0, ASSAY_Q4_0, ASSAY_Q4_1}) EXPECT_FALSE(Quantized(t, x).empty());
+  x.resize(128, 1.0f);
+  for (const assay_dtype t : {ASSAY_F8_B128, ASSAY_I4_G128}) EXPECT_FALSE(Quantized(t, x).empty());
+}
+
+std::vector<float> RoundTrip(assay_dtype dtype, const std::vector<float>& x) {
+  std::vector<uint8_t> bytes(DTypeBytes(dtype, x.size()));
+  std::vector<float> back(x.size());
+  ConvertElements(ASSAY_F32, x.data(), dtype, bytes.data(), x.size());
+  ConvertElements(dtype, bytes.data(), ASSAY_F32, back.data(), x.size());
+  return back;
+}
+
+std::vector<float> LargeBlock() {
+  std::vector<float> x(128);
+  for (int i = 0; i < 128; ++i) x[i] = static_cast<float>(i * i % 113 - 40) * std::ldexp(1.0f, -(i % 20));
+  return x;
+}
+
+float Largest(const std::vector<float>& x) {
+  float largest = 0;
+  for (const float v : x) largest = std::max(largest, std::fabs(v));
+  return largest;
+}
+
+TEST(DType, Fp8BlocksHoldScaleAndE4m3) {
+  std::vector<float> x(128, 0.0f);
+  x[0] = -896.0f;  // d = 2
+  x[1] = 2.0f;     // 1.0
+  x[2] = 0x1p-8f;  // the least subnormal, 2^-9
+  x[127] = 4.25f;  // 2.125, a tie between 2 and 2.25
+  EXPECT_EQ(Quantized(ASSAY_F8_B128, x), "00000040fe3801" + std::string(2 * 124, '0') + "40");
+  EXPECT_EQ(Quantized(ASSAY_F8_B128, std::vector<float>(128, 0.0f)), std::string(2 * 132, '0'));
+}
+
+TEST(DType, Fp8BlocksComeBackWithinHalfAStep) {
+  for (const float scale : {1.0f, 0x1p-126f, 0x1p-100f, 0x1p+120f}) {
+    std::vector<float> x = LargeBlock();
+    for (float& v : x) v *= scale;
+    const std::vector<float> back = RoundTrip(ASSAY_F8_B128, x);
+    const double d = Largest(x) / 448;
+    // Where d is subnormal, its own rounding (2^-150 at most) is on top, 448 times.
+    for (int i = 0; i < 128; ++i) {
+      const double half_step = std::max(0x1p-4 * std::abs(x[i]), 0x1p-10 * d);
+      EXPECT_NEAR(back[i], x[i], half_step * 1.0001 + 448 * 0x1p-150) << scale << " " << i;
+    }
+  }
+}
+
+TEST(DType, Fp8BlocksOfFiniteValuesAreFinite) {
+  for (const float largest : {std::numeric_limits<float>::max(), 1e-38f, 1e-40f, 4e-43f, 1e-45f}) {
+    std::vector<float> x(128, largest / 3);
+    x[7] = -largest;
+    const std::vector<float> back = RoundTrip(ASSAY_F8_B128, x);
+    for (const float v : back) EXPECT_TRUE(std::isfinite(v)) << largest;
+    if (largest > 1e-38f) {
+      EXPECT_EQ(back[7], -largest);
+    }
+  }
+}
+
+TEST(DType, Int4GroupsHoldScaleMinimumAndHalves) {
+  std::vector<float> x(128);
+  std::string quants;
+  for (int i = 0; i < 64; ++i) {
+    x[i] = static_cast<float>(i % 16) * 0.5f - 3.0f;  // d = 0.5, m = -3
+    x[i + 64] = static_cast<float>(15 - i % 16) * 0.5f - 3.0f;
+    quants += Hex({static_cast<uint8_t>(i % 16 | (15 - i % 16) << 4)});
+  }
+  EXPECT_EQ(Quantized(ASSAY_I4_G128, x), "003800c2" + quants);
+  EXPECT_EQ(RoundTrip(ASSAY_I4_G128, x), x);
+  const std::vector<float> y = LargeBlock(), back = RoundTrip(ASSAY_I4_G128, y);
+  const auto [min, max] = std::minmax_element(y.begin(), y.end());
+  for (int i = 0; i < 128; ++i) EXPECT_NEAR(back[i], y[i], (*max - *min) / 15 / 2 * 1.01f) << i;
+}
+
+TEST(DType, LargeBlocksOfAStreamAreThoseOfEach) {
+  const size_t n = 5 * 1024 + 128;  // more than one chunk, and a part of one
+  std::vector<float> x(n);
+  for (size_t i = 0; i < n; ++i) x[i] = static_cast<float>(i * 31 % 1009) - 500.0f;
+  for (const assay_dtype t : {ASSAY_F8_B128, ASSAY_I4_G128}) {
+    std::vector<float> each;
+    for (size_t at = 0; at < n; at += 128) {
+      const std::vector<float> block = RoundTrip(t, {x.begin() + at, x.begin() + at + 128});
+      each.insert(each.end(), block.begin(), block.end());
+    }
+    EXPECT_EQ(RoundTrip(t, x), each) << DTypeName(t);
+  }
+}
+
+TEST(DType, EveryE4m3ComesBack) {
+  for (int q = 0; q < 256; ++q) {
+    const float f = E4M3ToF32(static_cast<uint8_t>(q));
+    const int exponent = q >> 3 & 15;
+    if ((q & 0x7F) == 0x7F) {
+      EXPECT_TRUE(std::isnan(f)) << q;
+      EXPECT_TRUE(std::isnan(E4M3ToF32(F32ToE4M3(f))));
+      continue;
+    }
+    const float magnitude = exponent == 0 ? std::ldexp(static_cast<float>(q & 7), -9)
+                                          : std::ldexp(static_cast<float>((q & 7) + 8), exponent - 10);
+    ASSERT_EQ(f, (q & 0x80) != 0 ? -magnitude : magnitude) << q;
+    ASSERT_EQ(F32ToE4M3(f), q);
+  }
+}
+
+TEST(DType, E4m3RoundsToNearestEvenAndSaturates) {
+  for (int q = 0; q < 0x7E; ++q) {
+    const float low = E4M3ToF32(static_cast<uint8_t>(q)), high = E4M3ToF32(static_cast<uint8_t>(q + 1));
+    const float middle = (low + high) / 2;  // exact
+    EXPECT_EQ(F32ToE4M3(middle), q + q % 2) << q;
+    EXPECT_EQ(F32ToE4M3(std::nextafter(middle, 0.0f)), q);
+    EXPECT_EQ(F32ToE4M3(-std::nextafter(middle, 1e3f)), (q + 1) | 0x80);
+  }
+  for (const float f : {449.0f, 480.0f, 1e30f, std::numeric_limits<float>::infinity()}) {
+    EXPECT_EQ(F32ToE4M3(f), 0x7E) << f;
+    EXPECT_EQ(F32ToE4M3(-f), 0xFE) << f;
+  }
 }
 
 TEST(DType, EveryF16ComesBack) {
@@ -137,8 +255,16 @@ TEST(DType, SizesAndNames) {
   EXPECT_EQ(DTypeBytes(ASSAY_Q8_0, 64), 68u);
   EXPECT_EQ(DTypeBytes(ASSAY_Q4_0, 64), 36u);
   EXPECT_EQ(DTypeBytes(ASSAY_Q4_1, 64), 40u);
+  EXPECT_EQ(DTypeBytes(ASSAY_F8_B128, 256), 264u);
+  EXPECT_EQ(DTypeBytes(ASSAY_I4_G128, 256), 136u);
   EXPECT_EQ(DTypeBytes(ASSAY_BF16, 3), 6u);
   EXPECT_STREQ(DTypeName(ASSAY_Q4_1), "q4_1");
+  EXPECT_STREQ(DTypeName(ASSAY_F8_B128), "f8_b128");
+  EXPECT_STREQ(DTypeName(ASSAY_I4_G128), "i4_g128");
+  for (const assay_dtype t : {ASSAY_F32, ASSAY_Q4_1, ASSAY_F8_B128, ASSAY_I4_G128}) {
+    EXPECT_EQ(DTypeOfName(DTypeName(t)), t);
+  }
+  EXPECT_EQ(DTypeOfName("f99"), ASSAY_DTYPE_NONE);
   EXPECT_EQ(FindDType(999), nullptr);
   EXPECT_TRUE(IsBlockType(ASSAY_Q4_0));
   EXPECT_FALSE(IsBlockType(ASSAY_F16));

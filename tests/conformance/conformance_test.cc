@@ -7,6 +7,8 @@
 
 #include "bench/conform/case_text.h"
 #include "bench/conform/conform.h"
+#include "bench/conform/problem.h"
+#include "runtime/core/dtype.h"
 
 namespace assay::bench {
 namespace {
@@ -49,6 +51,7 @@ INSTANTIATE_TEST_SUITE_P(Ops, CpuConforms, testing::ValuesIn(Ops()), [](const au
 
 TEST(Conformance, TheReferencePassesItself) {
   ExpectConforms("ref", "^(embed|rope|rms_norm|add_rms_norm|glu|add_scale|cast|sample|logprobs|kv_block_copy) ");
+  ExpectConforms("ref", "^linear .*dtype=f32 .*k=(128|384) .*w=(f8_b128|i4_g128)");
 }
 
 // ------------------------------------------------------------------------------------------ wrong backends
@@ -105,6 +108,63 @@ INSTANTIATE_TEST_SUITE_P(Faults, BrokenBackend, testing::ValuesIn(kFaults),
 
 TEST(Conformance, WithoutAFaultTheShimPasses) {
   ExpectConforms(ASSAY_BROKEN_BACKEND, "^(rms_norm|glu) ");
+}
+
+// ------------------------------------------------------------------------------------------ tolerances
+
+std::vector<float> Rounded(assay_dtype to, const std::vector<float>& x) {
+  std::vector<uint8_t> bytes(DTypeBytes(to, x.size()));
+  std::vector<float> back(x.size());
+  ConvertElements(ASSAY_F32, x.data(), to, bytes.data(), x.size());
+  ConvertElements(to, bytes.data(), ASSAY_F32, back.data(), x.size());
+  return back;
+}
+
+std::vector<float> Values(const ProblemTensor& t) {
+  std::vector<float> values(static_cast<size_t>(t.count()));
+  ConvertElements(t.dtype, t.elements.data(), ASSAY_F32, values.data(), values.size());
+  return values;
+}
+
+// How many elements of y leave the tolerance of linear when x, and the weights, are rounded before they are multiplied.
+int64_t OutsideOfTolerance(assay_dtype weight, assay_dtype x_to, assay_dtype w_to) {
+  const int64_t m = 4, n = 512, k = 1024;
+  const std::string text = "linear m=4 n=512 k=1024 dtype=f32 w=" + std::string(DTypeName(weight));
+  const assay_device_info info{};
+  const Problem problem = BuildProblem(ParseCases({{"file", text}}, info).at(0), info);
+  const std::vector<float> x = Values(problem.tensors[0]), w = Values(problem.tensors[1]);
+  const std::vector<float> xr = Rounded(x_to, x), wr = Rounded(w_to, w);
+  int64_t outside = 0;
+  for (int64_t i = 0; i < m * n; ++i) {
+    double error = 0;
+    for (int64_t l = 0; l < k; ++l) {
+      const size_t at_x = i / n * k + l, at_w = i % n * k + l;
+      error += double{xr[at_x]} * wr[at_w] - double{x[at_x]} * w[at_w];
+    }
+    outside += std::abs(error) > problem.tensors[2].tolerance[i];
+  }
+  return outside;
+}
+
+TEST(LinearTolerance, AllowsWhatTheAbiAllows) {
+  const assay_dtype f32 = ASSAY_F32;
+  EXPECT_EQ(OutsideOfTolerance(ASSAY_BF16, ASSAY_BF16, f32), 0);
+  for (const assay_dtype weight : {ASSAY_Q4_1, ASSAY_I4_G128}) {
+    EXPECT_EQ(OutsideOfTolerance(weight, ASSAY_BF16, ASSAY_BF16), 0) << DTypeName(weight);
+    EXPECT_EQ(OutsideOfTolerance(weight, ASSAY_Q8_0, f32), 0) << DTypeName(weight);
+  }
+  EXPECT_EQ(OutsideOfTolerance(ASSAY_F8_B128, ASSAY_BF16, ASSAY_BF16), 0);
+  EXPECT_EQ(OutsideOfTolerance(ASSAY_F8_B128, ASSAY_F8_B128, f32), 0);
+}
+
+TEST(LinearTolerance, FindsCoarserRounding) {
+  const assay_dtype f32 = ASSAY_F32;
+  EXPECT_GT(OutsideOfTolerance(ASSAY_BF16, ASSAY_Q8_0, f32), 5);
+  for (const assay_dtype weight : {ASSAY_Q4_1, ASSAY_I4_G128}) {
+    EXPECT_GT(OutsideOfTolerance(weight, ASSAY_F8_B128, f32), 5) << DTypeName(weight);
+  }
+  EXPECT_GT(OutsideOfTolerance(ASSAY_F8_B128, ASSAY_I4_G128, f32), 5);
+  EXPECT_GT(OutsideOfTolerance(ASSAY_F8_B128, f32, ASSAY_I4_G128), 5);
 }
 
 // ------------------------------------------------------------------------------------------ the driver

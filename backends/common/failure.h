@@ -11,7 +11,7 @@
 
 #include "backends/api/assay_backend.h"
 
-namespace assay::backend_cpu {
+namespace assay::backend {
 
 struct Failure {
   assay_status status;
@@ -26,6 +26,12 @@ struct Failure {
   std::vsnprintf(failure.text, sizeof failure.text, format, args);
   va_end(args);
   throw failure;
+}
+
+template <class T>
+T* NotNull(T* pointer, const char* what) {
+  if (pointer == nullptr) Fail(ASSAY_ERR_INVALID, "%s is NULL", what);
+  return pointer;
 }
 
 // Copies what the caller's message has room for.
@@ -75,4 +81,4 @@ void WriteStruct(T value, T* to, const char* what) {
   std::memcpy(to, &value, value.struct_size);
 }
 
-}  // namespace assay::backend_cpu
+}  // namespace assay::backend
