@@ -53,7 +53,7 @@ TEST(WeightLoader, MainDTypeIsThatOfMostWeights) {
   const auto device = Device::Open(reference.backend, reference.index, 1);
   const DTypeChoice int4 = ChooseDTypes("int4", device->info());
   const auto checkpoint = OpenSynthetic("qwen2.5-0.5b", int4.linear);
-  WeightLoader loader(device, checkpoint.get(), int4);
+  WeightLoader loader(device, checkpoint.get(), int4, ShardOf(checkpoint->config()));
   ASSERT_GT(loader.OuterBytes(), loader.TotalBytes() - loader.OuterBytes());
   EXPECT_EQ(loader.MainDType(), ASSAY_I4_G128);
 }
