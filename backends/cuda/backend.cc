@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The function table of the GPU backend. Work runs on the device's streams; a plan is a captured graph.
 #include <algorithm>
+#include <array>
+#include <atomic>
 #include <string>
 
 #include "backends/common/failure.h"
@@ -29,10 +31,18 @@ assay_device_s::Log host_log = nullptr;  // the host gives it once, before anyth
 
 // --- Devices
 
+constexpr int kMostDevices = 64;
+
+// How many open devices there are of each index.
+std::array<std::atomic<int>, kMostDevices>& InUse() {
+  static std::array<std::atomic<int>, kMostDevices> counts{};
+  return counts;
+}
+
 assay_status DeviceCount(int32_t* count, const char** reason, assay_message* msg) {
   return Guard(msg, [&] {
     static std::string why;
-    *NotNull(count, "count") = CountDevices(&why);
+    *NotNull(count, "count") = std::min(CountDevices(&why), kMostDevices);
     if (reason != nullptr) *reason = *count == 0 ? why.c_str() : nullptr;
   });
 }
@@ -40,11 +50,11 @@ assay_status DeviceCount(int32_t* count, const char** reason, assay_message* msg
 void CheckIndex(int32_t index) {
   std::string why;
   const int count = CountDevices(&why);
-  if (index < 0 || index >= count) Fail(ASSAY_ERR_INVALID, "there is no device %d", index);
+  if (index < 0 || index >= std::min(count, kMostDevices)) Fail(ASSAY_ERR_INVALID, "there is no device %d", index);
 }
 
 assay_device_info Describe(int32_t index) {
-  const DeviceFacts facts = ReadFacts(index);
+  const DeviceFacts facts = ReadFacts(index, InUse()[static_cast<size_t>(index)] > 0);
   assay_device_info info{};
   info.is_accelerator = 1;
   std::snprintf(info.id, sizeof info.id, "%s:%d", PlatformName(), index);
@@ -76,12 +86,14 @@ assay_status DeviceCreate(int32_t index, const assay_device_options*, assay_devi
   return Guard(msg, [&] {
     CheckIndex(index);
     *NotNull(device, "device") = new assay_device_s(index, host_log);
+    ++InUse()[static_cast<size_t>(index)];
   });
 }
 
 void DeviceDestroy(assay_device device) {
   if (device == nullptr) return;
   UseDevice(device->index);
+  --InUse()[static_cast<size_t>(device->index)];
   delete device;
 }
 

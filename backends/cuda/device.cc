@@ -70,7 +70,7 @@ using assay::backend_cuda::Check;
 
 assay_device_s::assay_device_s(int device_index, Log log) : index(device_index) {
   assay::backend_cuda::UseDevice(index);
-  facts = assay::backend_cuda::ReadFacts(index);
+  facts = assay::backend_cuda::ReadFacts(index, /*in_use=*/true);
   if (!facts.too_old.empty()) Fail(ASSAY_ERR_UNSUPPORTED, "%s", facts.too_old.c_str());
   queue.processors = facts.processors;
   queue.capability = facts.capability;
@@ -125,6 +125,19 @@ void assay_device_s::TuneLinear(const assay::WeightSpec& spec, int64_t rows, ass
   static_cast<void>(GPU_API(Free)(memory));
 }
 
+namespace {
+
+// "3.2 GiB" or "3.2 MiB".
+std::string Size(uint64_t bytes) {
+  constexpr double kMiB = 1 << 20, kGiB = 1 << 30;
+  const double value = static_cast<double>(bytes);
+  char text[32];
+  std::snprintf(text, sizeof text, "%.1f %s", value / (value < kGiB ? kMiB : kGiB), value < kGiB ? "MiB" : "GiB");
+  return text;
+}
+
+}  // namespace
+
 assay_buffer_s::assay_buffer_s(assay_device_s* owner, uint64_t size, bool host_visible)
     : device(owner), pinned(host_visible) {
   bytes = size;
@@ -134,18 +147,14 @@ assay_buffer_s::assay_buffer_s(assay_device_s* owner, uint64_t size, bool host_v
   } else {
     size_t free = 0, total = 0;
     Check(GPU_API(MemGetInfo)(&free, &total), "reading the free memory");
-    constexpr double kGiB = 1 << 30;
     if (size > free || GPU_API(Malloc)(&address, std::max<uint64_t>(size, 1)) != assay::gpu::kGpuSuccess) {
       static_cast<void>(GPU_API(GetLastError)());  // told here; not to be told again by the next call
-      const double missing = (static_cast<double>(size) - static_cast<double>(free)) / kGiB;
-      char advice[160] = "; the free memory is in pieces: end what else uses the device";
-      if (missing > 0) {
-        std::snprintf(advice, sizeof advice,
-                      ": %.2f GiB are missing; a shorter context, fewer sequences or smaller weights may fit", missing);
-      }
-      Fail(ASSAY_ERR_NO_MEMORY, "%s: %.2f GiB were asked for, %.2f of %.2f GiB are free%s", owner->facts.name.c_str(),
-           static_cast<double>(size) / kGiB, static_cast<double>(free) / kGiB, static_cast<double>(total) / kGiB,
-           advice);
+      const std::string advice =
+          size > free
+              ? Size(size - free) + " are missing: a shorter context, fewer sequences or smaller weights would fit"
+              : "not in one piece: end what else uses the device";
+      Fail(ASSAY_ERR_NO_MEMORY, "%s: %s were asked for, %s of %s are free; %s", owner->facts.name.c_str(),
+           Size(size).c_str(), Size(free).c_str(), Size(total).c_str(), advice.c_str());
     }
   }
   data = static_cast<char*>(address);

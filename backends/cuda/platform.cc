@@ -68,7 +68,7 @@ void CheckLaunches(const char* what) {
 void CopyAsync(void* to, const void* from, uint64_t bytes, Direction direction, gpuStream stream) {
   const auto kind = direction == Direction::kToDevice ? GPU_API(MemcpyHostToDevice)
                     : direction == Direction::kToHost ? GPU_API(MemcpyDeviceToHost)
-                                                      : GPU_API(MemcpyDeviceToDevice);
+                                                      : GPU_API(MemcpyDefault);  // buffers may be pinned host memory
   if (bytes > 0) Check(GPU_API(MemcpyAsync)(to, from, bytes, kind, stream), "copying");
 }
 
@@ -82,7 +82,7 @@ int CountDevices(std::string*) {
   return 1;
 }
 
-DeviceFacts ReadFacts(int) {
+DeviceFacts ReadFacts(int, bool) {
   DeviceFacts facts;
   facts.name = "emulated GPU (on the CPU, for tests; its speed means nothing)";
   facts.detail = "warps of " + std::to_string(ASSAY_GPU_EMULATED);
@@ -193,7 +193,7 @@ int CountDevices(std::string* reason) {
   return 0;
 }
 
-DeviceFacts ReadFacts(int index) {
+DeviceFacts ReadFacts(int index, bool in_use) {
 #if defined(ASSAY_GPU_CUDA)
   cudaDeviceProp p{};
 #else
@@ -219,7 +219,12 @@ DeviceFacts ReadFacts(int index) {
 #else
   facts.detail = std::string(p.gcnArchName) + ", PCI " + pci;
 #endif
-  // Only a device in use tells its free memory, and asking puts a context of some 500 MB on it; so `devices` does not.
+  if (in_use) {
+    UseDevice(index);
+    size_t free = 0, total = 0;
+    Check(GPU_API(MemGetInfo)(&free, &total), "reading the free memory");
+    facts.memory_free = free;
+  }
   return facts;
 }
 

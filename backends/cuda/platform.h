@@ -26,7 +26,9 @@ struct DeviceFacts {
   int capability = 0;  // as gpu::Queue's
   uint64_t memory_bytes = 0, memory_free = 0;
 };
-DeviceFacts ReadFacts(int index);
+// in_use: the calling thread may use the device; then its free memory is told, too. (Asking puts a context of some 500
+// MB on a device, so a mere listing does not.)
+DeviceFacts ReadFacts(int index, bool in_use);
 
 // Makes the device the calling thread's.
 void UseDevice(int index);

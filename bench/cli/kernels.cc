@@ -44,14 +44,18 @@ struct Ceilings {
 
   Ceilings(const std::shared_ptr<Device>& device, const std::function<void(const std::string&)>& progress) {
     progress("measuring the memory");
-    read = bench::ProbeReadBandwidth(device, bench::kProbeBytes, kProbeS).best;
+    read = bench::ProbeReadBandwidth(device, bench::ProbeBytes(device->info()), kProbeS).best;
     copy = bench::ProbeCopyBandwidth(device, kProbeS).best;
     cache = bench::ProbeReadBandwidth(device, bench::kCacheBytes, kProbeS).best;
     launch_s = bench::ProbeLaunch(device, kProbeS);
     for (const assay_dtype dtype : device->info().weight_dtypes) {
       if (dtype == ASSAY_DTYPE_NONE || device->info().is_reference) break;  // a scalar product would take minutes
       progress(std::string("measuring matrix products in ") + DTypeName(dtype));
-      flops[dtype] = bench::ProbeMatmul(device, {dtype, ASSAY_DTYPE_NONE, device->info().act_dtypes[0]}, kProbeS).best;
+      flops[dtype] =
+          bench::ProbeMatmul(device,
+                             bench::LargeProduct(device->info(), dtype, ASSAY_DTYPE_NONE, device->info().act_dtypes[0]),
+                             kProbeS)
+              .best;
     }
   }
   double Flops(assay_dtype dtype) const { return flops.count(dtype) ? flops.at(dtype) : 0; }

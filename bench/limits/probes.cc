@@ -112,6 +112,11 @@ std::vector<float> Values(int64_t n) {
   return v;
 }
 
+// Many compute units bring large caches, and are through with a small product before all of them have begun.
+bool IsWide(const assay_device_info& info) {
+  return info.compute_units >= 32;
+}
+
 uint64_t Fitting(const Device& device, uint64_t bytes) {
   const uint64_t free = device.info().memory_free;
   return free > 0 ? std::min(bytes, free / 4) : bytes;
@@ -150,6 +155,15 @@ class Reader {
 
 }  // namespace
 
+uint64_t ProbeBytes(const assay_device_info& info) {
+  return IsWide(info) ? 2ull << 30 : 256ull << 20;
+}
+
+MatmulProbe LargeProduct(const assay_device_info& info, assay_dtype dtype, assay_dtype compute, assay_dtype act) {
+  if (IsWide(info)) return {dtype, compute, act, 8192, 8192, 8192};
+  return {dtype, compute, act, 1024, 2048, 2048};
+}
+
 ProbeResult ProbeReadBandwidth(const std::shared_ptr<Device>& device, uint64_t bytes, double seconds, Group* group) {
   const uint64_t size = Fitting(*device, bytes);
   Reader reader(device, size);
@@ -159,7 +173,7 @@ ProbeResult ProbeReadBandwidth(const std::shared_ptr<Device>& device, uint64_t b
 }
 
 ProbeResult ProbeCopyBandwidth(const std::shared_ptr<Device>& device, double seconds, Group* group) {
-  const uint64_t half = Fitting(*device, kProbeBytes) / 2;
+  const uint64_t half = Fitting(*device, ProbeBytes(device->info())) / 2;
   Stream stream(device);
   Buffer from(device, half, false), to(device, half, false);
   Touch(stream, from);

@@ -19,14 +19,14 @@ struct ProbeResult {
   std::optional<double> half_width;  // half of the range of the bests of five blocks of repetitions
 };
 
-// All of the device's parallelism reads a buffer of `bytes`. kProbeBytes is far larger than any cache (less is taken on
-// a small device), kCacheBytes is what the last cache of most devices holds.
-inline constexpr uint64_t kProbeBytes = 256ull << 20;
+// All of the device's parallelism reads a buffer of `bytes`. ProbeBytes is far larger than any cache of the device
+// (less is taken where memory is small), kCacheBytes is what the last cache of most devices holds.
+uint64_t ProbeBytes(const assay_device_info& info);
 inline constexpr uint64_t kCacheBytes = 16ull << 20;
 ProbeResult ProbeReadBandwidth(const std::shared_ptr<Device>& device, uint64_t bytes, double seconds,
                                Group* group = nullptr);
 
-// Copies half of kProbeBytes to the other half; bytes read and bytes written both count.
+// Copies half of ProbeBytes to the other half; bytes read and bytes written both count.
 ProbeResult ProbeCopyBandwidth(const std::shared_ptr<Device>& device, double seconds, Group* group = nullptr);
 
 // y [m, n] = x [m, k] * w^T with weights of `dtype`, computed as a model's products are.
@@ -34,8 +34,10 @@ struct MatmulProbe {
   assay_dtype dtype = ASSAY_DTYPE_NONE;
   assay_dtype compute = ASSAY_DTYPE_NONE;  // as in assay_linear_desc
   assay_dtype act = ASSAY_F32;
-  int64_t m = 1024, n = 2048, k = 2048;
+  int64_t m = 0, n = 0, k = 0;
 };
+// Of a size that keeps all of the device busy for a good while.
+MatmulProbe LargeProduct(const assay_device_info& info, assay_dtype dtype, assay_dtype compute, assay_dtype act);
 ProbeResult ProbeMatmul(const std::shared_ptr<Device>& device, const MatmulProbe& probe, double seconds,
                         Group* group = nullptr);
 

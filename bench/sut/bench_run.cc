@@ -30,7 +30,8 @@ constexpr double kMaxPhaseS = 1.0;
 constexpr int64_t kDecodeLoopPrompt = 16;
 constexpr uint64_t kReadAheadBytes = 1ull << 30;
 // Tokens per step while prompts are run: large enough for dense products, small enough to keep activations small.
-constexpr int64_t kStepTokens = 512;
+// Tokens of prompts in a step: enough that products are bound by arithmetic, which an accelerator needs more for.
+constexpr int64_t kStepTokens = 512, kAcceleratorStepTokens = 8192;
 // Which prompts are for what: the same trials measure the same prompts, however long the warm-up took.
 constexpr int64_t kGuardPromptIndex = 0;
 constexpr int64_t kTrialPrompts = 1;
@@ -56,10 +57,14 @@ BenchRun::BenchRun(const BenchOptions& options, std::function<void(const std::st
 
 BenchRun::~BenchRun() = default;
 
+int64_t BenchRun::StepTokens() const {
+  return session_->device()->info().is_accelerator ? kAcceleratorStepTokens : kStepTokens;
+}
+
 ExecutorOptions BenchRun::EngineOptions() const {
   ExecutorOptions o;
   o.max_seqs = options_.scenario == Scenario::kSingleStream ? 1 : options_.concurrency;
-  o.max_tokens = std::max({std::min(kStepTokens, options_.isl * o.max_seqs), o.max_seqs, kGuardPrompt});
+  o.max_tokens = std::max({std::min(StepTokens(), options_.isl * o.max_seqs), o.max_seqs, kGuardPrompt});
   o.max_context = std::max(options_.isl + options_.osl, kGuardPrompt + kGuardTokens);
   if (session_->config().max_positions > 0) {
     o.max_context = std::max(std::min(o.max_context, session_->config().max_positions), options_.isl + options_.osl);
@@ -112,13 +117,14 @@ void BenchRun::Describe() {
 // Before the model is loaded and again after it is gone: the probe's buffer and the weights are never there together,
 // and a neighbour who is busy at one end of the run does not lower the limit.
 void BenchRun::Probe(bool first) {
+  const assay_device_info& info = session_->device()->info();
   const auto& d = session_->dtypes();
   const ModelConfig& c = session_->config();
   Progress("measuring the read bandwidth");
   using Kind = ProbeSpec::Kind;
-  const ProbeResult read = session_->Probe({Kind::kRead, kProbeS, kProbeBytes, {}});
+  const ProbeResult read = session_->Probe({Kind::kRead, kProbeS, ProbeBytes(info), {}});
   Progress("measuring matrix products");
-  MatmulProbe product{session_->weight_dtype(), d.compute, d.act};
+  MatmulProbe product = LargeProduct(info, session_->weight_dtype(), d.compute, d.act);
   const ProbeResult matmul = session_->Probe({Kind::kMatmul, kProbeS, 0, product});
   const auto keep = [](const ProbeResult& probe, std::optional<double>* best, std::optional<double>* half_width) {
     if (probe.best <= 0) return;
@@ -135,7 +141,7 @@ void BenchRun::Probe(bool first) {
     l.flops_dtype = DTypeName(session_->weight_dtype());
   }
   if (!first) return;
-  product.m = std::min(kStepTokens, options_.isl * EngineOptions().max_seqs);
+  product.m = std::min(StepTokens(), options_.isl * EngineOptions().max_seqs);
   product.n = 2 * c.ffn / options_.model.tp;
   product.k = c.hidden;
   const ProbeResult model = session_->Probe({Kind::kMatmul, kShortProbeS, 0, product});

@@ -68,6 +68,7 @@ class BenchRun {
   void AddPower();
   void AddEnvironment(const MeterRecord* meter);
   void AddWarnings();
+  int64_t StepTokens() const;
   ExecutorOptions EngineOptions() const;
   void Progress(const std::string& text) const {
     if (progress_) progress_(text);

@@ -54,6 +54,20 @@ struct DecodeState {
   float max[kRows], total[kRows];
 };
 
+// This lane's part of the queries at `at`. Loads without branches lie in flight together.
+template <class Q, int kRows>
+__device__ __forceinline__ void LoadQueries(const Q* q, const int64_t (&at)[kRows], bool lane_active,
+                                            DecodeState<kRows>& state) {
+  GPU_UNROLL
+  for (int r = 0; r < kRows; ++r) {
+    GPU_UNROLL
+    for (int d = 0; d < 8; ++d) {
+      const float x = ToFloat(q[at[r] + d]);
+      state.q[r][d] = lane_active ? x : 0.0f;
+    }
+  }
+}
+
 // This lane's part of the kKeys keys or values from `position` on; zeros for those outside `valid`, which are not read.
 template <class T>
 __device__ __forceinline__ void LoadKeys(const AttnCall& c, const CacheView& view, int64_t at, int position,
@@ -172,18 +186,23 @@ __global__ void __launch_bounds__(kDecodeThreads, sizeof(T) == 4 ? 2 : 3) Decode
   for (int row0 = 0; row0 < s.queries * c.group; row0 += kRows) {
     DecodeState<kRows> state;
     int seat[kRows];  // the position of a row's query
+    int64_t at[kRows];
     GPU_UNROLL
     for (int r = 0; r < kRows; ++r) {
       const int row = row0 + r < s.queries * c.group ? row0 + r : row0;
       seat[r] = s.Position(row / c.group);
-      const int64_t at = RowAt(c, s, kv_head, row, c.q_row, c.q_head) + lane * 8;
-      GPU_UNROLL
-      for (int d = 0; d < 8; ++d) {
-        state.q[r][d] = lane_active ? LoadElement(c.q, c.q_dtype, at + d) : 0.0f;
-        state.sum[r][d] = 0;
-      }
+      at[r] = RowAt(c, s, kv_head, row, c.q_row, c.q_head) + (lane_active ? lane * 8 : 0);
       state.max[r] = -INFINITY;
       state.total[r] = 0;
+      GPU_UNROLL
+      for (int d = 0; d < 8; ++d) state.sum[r][d] = 0;
+    }
+    if (c.q_dtype == DType::kF32) {
+      LoadQueries(static_cast<const float*>(c.q), at, lane_active, state);
+    } else if (c.q_dtype == DType::kBF16) {
+      LoadQueries(static_cast<const Bf16*>(c.q), at, lane_active, state);
+    } else {
+      LoadQueries(static_cast<const F16*>(c.q), at, lane_active, state);
     }
     // Begins on a multiple of kKeys, so that a group's keys lie in one block.
     for (int base = keys.begin / kKeys * kKeys; base < keys.end; base += step) {
@@ -276,6 +295,16 @@ __device__ __forceinline__ void LoadTile(const AttnCall& c, const CacheView& vie
   }
 }
 
+// Rows of queries from `first` on to f32 in shared memory; one that does not exist is the last one once more.
+template <class Q>
+__device__ __forceinline__ void LoadQueryTile(const Q* __restrict__ q, const AttnCall& c, const Sequence& s,
+                                              int kv_head, int first, int rows, float* __restrict__ tile) {
+  for (int i = static_cast<int>(threadIdx.x); i < kTile * c.dim; i += kThreads) {
+    const int row = i / c.dim, d = i % c.dim, exists = row < rows ? row : rows - 1;
+    tile[row * (c.dim + 4) + d] = ToFloat(q[RowAt(c, s, kv_head, first + exists, c.q_row, c.q_head) + d]);
+  }
+}
+
 // scores[row][key] = q[row] . k[key]; a thread has two rows and two keys.
 __device__ __forceinline__ void MultiplyTiles(const AttnCall& c, const float* q, const float* k, float* scores) {
   const int row = static_cast<int>(threadIdx.x) / 16, key = static_cast<int>(threadIdx.x) % 16, stride = c.dim + 4;
@@ -310,10 +339,12 @@ __global__ void __launch_bounds__(kThreads) PrefillKernel(AttnCall c) {
   float* q = DynamicShared<float>();
   float* kv = q + kTile * stride;
   float* scores = kv + kTile * stride;
-  for (int i = thread; i < kTile * c.dim; i += kThreads) {
-    const int row = i / c.dim, d = i % c.dim;
-    const int64_t at = RowAt(c, s, kv_head, tile.first + row, c.q_row, c.q_head) + d;
-    q[row * stride + d] = row < rows ? LoadElement(c.q, c.q_dtype, at) : 0.0f;
+  if (c.q_dtype == DType::kF32) {
+    LoadQueryTile(static_cast<const float*>(c.q), c, s, kv_head, tile.first, rows, q);
+  } else if (c.q_dtype == DType::kBF16) {
+    LoadQueryTile(static_cast<const Bf16*>(c.q), c, s, kv_head, tile.first, rows, q);
+  } else {
+    LoadQueryTile(static_cast<const F16*>(c.q), c, s, kv_head, tile.first, rows, q);
   }
 
   const KeyRange keys =

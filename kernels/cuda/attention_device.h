@@ -89,13 +89,7 @@ __device__ inline QueryTile FindQueryTile(const AttnCall& c, int index, int rows
   return {{0, 0, 0, 0}, 0};
 }
 
-// ---- Elements whose dtype is known at run time only: queries and results, each touched once
-
-__device__ __forceinline__ float LoadElement(const void* base, DType dtype, int64_t i) {
-  if (dtype == DType::kF32) return static_cast<const float*>(base)[i];
-  if (dtype == DType::kBF16) return ToFloat(static_cast<const Bf16*>(base)[i]);
-  return ToFloat(static_cast<const F16*>(base)[i]);
-}
+// A result, whose dtype is known at run time only.
 __device__ __forceinline__ void StoreElement(void* base, DType dtype, int64_t i, float x) {
   if (dtype == DType::kF32) {
     static_cast<float*>(base)[i] = x;

@@ -11,9 +11,11 @@
 // Prefill: limited by the tensor cores; a block has 64 rows, 16 a warp with queries and sums in registers, and takes 64
 // keys at a time. K and V have one buffer each: values arrive during the scores, the next keys during the sums, and the
 // other blocks of the processor (two or three, as their registers allow) fill the rest. Not yet measured on a card.
-#include "kernels/cuda/attention_softmax.h"
+#include "kernels/cuda/gpu.h"
 
 #if GPU_HAS_SM80
+
+#include "kernels/cuda/attention_softmax.h"
 
 namespace assay::gpu {
 namespace {
@@ -59,15 +61,6 @@ __device__ __forceinline__ void Multiply(float (&c)[4], const uint32_t (&a)[4], 
   MmaF16(c, a, b);
 }
 
-// Two elements of a query, as T; where T is the queries' dtype they are loaded as one word.
-template <class T>
-__device__ __forceinline__ uint32_t LoadPair(const AttnCall& c, int64_t at) {
-  if (c.q_dtype == DType::kF32) {
-    const float* q = static_cast<const float*>(c.q) + at;
-    return PackPair(q[0], q[1], T{});
-  }
-  return *reinterpret_cast<const uint32_t*>(static_cast<const T*>(c.q) + at);
-}
 // A warp's 16 rows: lane 4 * g + t has rows g and g + 8; of queries as mma's A, of sums as its C.
 template <class T, int kDim>
 struct Rows {
@@ -76,15 +69,26 @@ struct Rows {
   SoftmaxRows softmax;
 
   __device__ __forceinline__ void Begin(const AttnCall& c, const Sequence& s, int kv_head, int first, int lane) {
+    // A row that does not exist is the last one once more: loads without branches lie in flight together.
+    const int last = s.queries * c.group - 1;
+    int64_t at[2];
     GPU_UNROLL
     for (int i = 0; i < 2; ++i) {
       const int row = first + lane / 4 + 8 * i;
-      const bool exists = row < s.queries * c.group;
-      const int64_t at = RowAt(c, s, kv_head, row, c.q_row, c.q_head) + lane % 4 * 2;
+      at[i] = RowAt(c, s, kv_head, row < last ? row : last, c.q_row, c.q_head) + lane % 4 * 2;
+    }
+    if (c.q_dtype == DType::kF32) {
       GPU_UNROLL
-      for (int k = 0; k < kDim / 16; ++k) {
-        q[k][i] = exists ? LoadPair<T>(c, at + k * 16) : 0;
-        q[k][i + 2] = exists ? LoadPair<T>(c, at + k * 16 + 8) : 0;
+      for (int j = 0; j < kDim / 4; ++j) {
+        const float* from = static_cast<const float*>(c.q) + at[j % 2] + j / 4 * 16 + j % 4 / 2 * 8;
+        const float2 pair = *reinterpret_cast<const float2*>(from);
+        q[j / 4][j % 4] = PackPair(pair.x, pair.y, T{});
+      }
+    } else {
+      GPU_UNROLL
+      for (int j = 0; j < kDim / 4; ++j) {
+        const T* from = static_cast<const T*>(c.q) + at[j % 2] + j / 4 * 16 + j % 4 / 2 * 8;
+        q[j / 4][j % 4] = *reinterpret_cast<const uint32_t*>(from);
       }
     }
     softmax.Begin(c, s, first, lane);

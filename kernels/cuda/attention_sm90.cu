@@ -10,12 +10,14 @@
 // also runs under the other's. Limited by the tensor cores: 4 * 128 * 128 * dim operations for 512 * dim bytes of K and
 // V from the L2 cache. Shared memory at dim 128: 32 KiB of queries, 2 * 64 KiB of keys and values. Registers: 240 a
 // thread of the warpgroups that compute. Not yet measured on a card.
+#include "kernels/cuda/gpu.h"
+
+#if GPU_HAS_SM90
+
 #include <type_traits>
 
 #include "kernels/cuda/attention_softmax.h"
 #include "kernels/cuda/hopper_sm90.h"
-
-#if GPU_HAS_SM90
 
 namespace assay::gpu {
 namespace {
@@ -115,29 +117,36 @@ __device__ __forceinline__ void Produce(const AttnCall& c, const Work& w, int bo
 
 // ---- The warpgroups that compute
 
-// A warpgroup's 64 rows of queries to its part of the tile.
+// A warpgroup's 64 rows of queries to its part of the tile. A row that does not exist is the last one once more: loads
+// without branches lie in flight together.
 template <class T, int kDim>
 __device__ __forceinline__ void LoadQueries(const AttnCall& c, const Work& w, int first_row, int thread,
                                             unsigned char* to) {
-  constexpr int kChunks = kDim / 8;
-  GPU_UNROLL
-  for (int i = 0; i < kGroupRows * kChunks / kWarpgroup; ++i) {
-    const int row = (i * kWarpgroup + thread) / kChunks, chunk = (i * kWarpgroup + thread) % kChunks;
-    uint4 raw = make_uint4(0, 0, 0, 0);
-    if (first_row + row < w.all_rows) {
-      const int64_t at = RowAt(c, w.sequence, w.kv_head, first_row + row, c.q_row, c.q_head) + chunk * 8;
-      if (c.q_dtype == DType::kF32) {
-        const auto* q = static_cast<const float*>(c.q) + at;
-        float x[2][4];
-        Unpack<float>(LoadVector(q), x[0]);
-        Unpack<float>(LoadVector(q + 4), x[1]);
-        raw = make_uint4(PackPair(x[0][0], x[0][1], T{}), PackPair(x[0][2], x[0][3], T{}),
-                         PackPair(x[1][0], x[1][1], T{}), PackPair(x[1][2], x[1][3], T{}));
-      } else {
-        raw = LoadVector(static_cast<const T*>(c.q) + at);
-      }
+  constexpr int kChunks = kDim / 8, kEach = kGroupRows * kChunks / kWarpgroup;
+  uint4 raw[kEach];
+  const auto at = [&](int i) {
+    const int row = first_row + (i * kWarpgroup + thread) / kChunks, chunk = (i * kWarpgroup + thread) % kChunks;
+    const int exists = row < w.all_rows ? row : w.all_rows - 1;
+    return RowAt(c, w.sequence, w.kv_head, exists, c.q_row, c.q_head) + chunk * 8;
+  };
+  if (c.q_dtype == DType::kF32) {
+    GPU_UNROLL
+    for (int i = 0; i < kEach; ++i) {
+      const auto* q = static_cast<const float*>(c.q) + at(i);
+      float x[2][4];
+      Unpack<float>(LoadVector(q), x[0]);
+      Unpack<float>(LoadVector(q + 4), x[1]);
+      raw[i] = make_uint4(PackPair(x[0][0], x[0][1], T{}), PackPair(x[0][2], x[0][3], T{}),
+                          PackPair(x[1][0], x[1][1], T{}), PackPair(x[1][2], x[1][3], T{}));
     }
-    StoreVector(to + chunk / 8 * kPanelBytes + PanelAt(row, chunk % 8), raw);
+  } else {
+    GPU_UNROLL
+    for (int i = 0; i < kEach; ++i) raw[i] = LoadVector(static_cast<const T*>(c.q) + at(i));
+  }
+  GPU_UNROLL
+  for (int i = 0; i < kEach; ++i) {
+    const int row = (i * kWarpgroup + thread) / kChunks, chunk = (i * kWarpgroup + thread) % kChunks;
+    StoreVector(to + chunk / 8 * kPanelBytes + PanelAt(row, chunk % 8), raw[i]);
   }
 }
 

@@ -103,9 +103,7 @@ __device__ __forceinline__ void Rescale(float (&sum)[kTiles][4], const float (&r
 template <class T>
 __device__ __forceinline__ void StorePair(const AttnCall& c, int64_t at, float x0, float x1) {
   if (c.q_dtype == DType::kF32) {
-    float* y = static_cast<float*>(c.y) + at;
-    y[0] = x0;
-    y[1] = x1;
+    *reinterpret_cast<float2*>(static_cast<float*>(c.y) + at) = make_float2(x0, x1);
   } else {
     *reinterpret_cast<uint32_t*>(static_cast<T*>(c.y) + at) = PackPair(x0, x1, T{});
   }
@@ -116,8 +114,9 @@ inline bool SixteenBits(const AttnCall& c, DType cache) {
   const bool dtypes =
       (cache == DType::kBF16 || cache == DType::kF16) &&
       (c.q_dtype == cache || (c.q_dtype == DType::kF32 && cache == DType::kBF16));  // f16 has not f32's range
+  const uintptr_t pair = 2 * static_cast<uintptr_t>(ElementBytes(c.q_dtype));
   const bool pairs = (c.q_row | c.q_head | c.y_row | c.y_head) % 2 == 0 &&
-                     (reinterpret_cast<uintptr_t>(c.q) | reinterpret_cast<uintptr_t>(c.y)) % 4 == 0;
+                     (reinterpret_cast<uintptr_t>(c.q) | reinterpret_cast<uintptr_t>(c.y)) % pair == 0;
   return dtypes && pairs && c.scale > 0;
 }
 

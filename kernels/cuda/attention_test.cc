@@ -5,16 +5,28 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <random>
 #include <vector>
 
-#include "kernels/ref/convert.h"
-#include "kernels/ref/ops.h"
+#include "kernels/cuda/numeric.h"
 
 namespace assay::gpu {
 namespace {
 
+float Load(const View& v, int64_t at) {
+  return v.dtype == DType::kBF16 ? ToFloat(v.as<Bf16>()[at]) : ToFloat(v.as<F16>()[at]);
+}
+void Store(const View& v, int64_t at, float x) {
+  if (v.dtype == DType::kBF16) {
+    v.as<Bf16>()[at] = FromFloat<Bf16>(x);
+  } else {
+    v.as<F16>()[at] = FromFloat<F16>(x);
+  }
+}
+
+// Owns its elements, all of them NaN at first.
 struct Tensor {
   std::vector<uint16_t> bits;
   View view;
@@ -28,13 +40,14 @@ struct Tensor {
       view.stride[i] = count;
       count *= view.shape[i];
     }
-    bits.assign(static_cast<size_t>(count) * (dtype == DType::kI32 ? 2 : 1) + 8, 0xffff);  // NaN; 16 bytes to align
+    constexpr size_t kToAlign = 8;
+    bits.assign(static_cast<size_t>(count * ElementBytes(dtype)) / 2 + kToAlign, 0xffff);
     view.data = reinterpret_cast<void*>((reinterpret_cast<uintptr_t>(bits.data()) + 15) / 16 * 16);
   }
-  Tensor(const Tensor&) = delete;
-  void Set(const std::vector<int32_t>& values) {
-    for (size_t i = 0; i < values.size(); ++i) view.as<int32_t>()[i] = values[i];
+  Tensor(DType dtype, std::vector<int64_t> shape, const std::vector<int32_t>& values) : Tensor(dtype, shape) {
+    std::copy(values.begin(), values.end(), view.as<int32_t>());
   }
+  Tensor(const Tensor&) = delete;
 };
 
 struct Problem {
@@ -45,38 +58,19 @@ struct Problem {
   int window = 0;
   int processors = 20;
 
-  // The largest difference to the reference. Keys that no query sees are NaN.
+  // The largest difference to what the ABI's words say. Keys that no query sees are NaN.
   double Error() const {
-    std::mt19937 random(7);
-    std::normal_distribution<float> normal;
     const auto sequences = static_cast<int64_t>(queries.size());
-    std::vector<int32_t> offsets{0}, table;
-    int64_t blocks_per_sequence = 0;
-    for (const int32_t n : keys) blocks_per_sequence = std::max<int64_t>(blocks_per_sequence, n / block_size + 2);
-    for (int64_t i = sequences * blocks_per_sequence; i > 0; --i) table.push_back(static_cast<int32_t>(i - 1));
+    const int64_t columns = *std::max_element(keys.begin(), keys.end()) / block_size + 2, blocks = sequences * columns;
+    std::vector<int32_t> offsets{0}, blocks_of(static_cast<size_t>(blocks));
     for (const int32_t n : queries) offsets.push_back(offsets.back() + n);
-
-    Tensor q(dtype, {offsets.back(), heads, dim}), y(dtype, {offsets.back(), heads, dim});
-    Tensor expected(dtype, {offsets.back(), heads, dim});
-    const auto blocks = static_cast<int64_t>(table.size());
-    Tensor k(dtype, {blocks, kv_heads, block_size, dim}), v(dtype, {blocks, kv_heads, block_size, dim});
-    for (int64_t i = 0; i < offsets.back() * heads * dim; ++i) ref::Store(q.view, i, normal(random));
-    for (int64_t s = 0; s < sequences; ++s) {
-      const int32_t first = window > 0 ? keys[s] - queries[s] - window + 1 : 0;
-      for (int32_t p = std::max(0, first); p < keys[s]; ++p) {
-        const int32_t block = table[static_cast<size_t>(s * blocks_per_sequence + p / block_size)];
-        for (int64_t i = 0; i < kv_heads * dim; ++i) {
-          const int64_t at = ref::At(k.view, block, i / dim, p % block_size, i % dim);
-          ref::Store(k.view, at, normal(random));
-          ref::Store(v.view, at, normal(random));
-        }
-      }
-    }
-    Tensor block_table(DType::kI32, {sequences, blocks_per_sequence});
-    Tensor q_offsets(DType::kI32, {sequences + 1}), kv_lens(DType::kI32, {sequences});
-    block_table.Set(table);
-    q_offsets.Set(offsets);
-    kv_lens.Set(keys);
+    for (int64_t i = 0; i < blocks; ++i) blocks_of[static_cast<size_t>(i)] = static_cast<int32_t>(blocks - 1 - i);
+    const int64_t tokens = offsets.back();
+    const Tensor q(dtype, {tokens, heads, dim}), y(dtype, {tokens, heads, dim});
+    const Tensor k(dtype, {blocks, kv_heads, block_size, dim}), v(dtype, {blocks, kv_heads, block_size, dim});
+    const Tensor table(DType::kI32, {sequences, columns}, blocks_of), lens(DType::kI32, {sequences}, keys);
+    const Tensor q_offsets(DType::kI32, {sequences + 1}, offsets);
+    Fill(q.view, k.view, v.view);
 
     AttnAttr attr;
     attr.kv = {KvLayout::kHND, block_size};
@@ -85,17 +79,63 @@ struct Problem {
     Queue queue;
     queue.processors = processors;
     queue.capability = capability;
-    std::vector<float> workspace(
-        AttnPagedWorkspace(offsets.back(), sequences, blocks_per_sequence, heads, kv_heads, dim, attr, queue) / 4, NAN);
-    AttnPaged(q.view, k.view, v.view, block_table.view, q_offsets.view, kv_lens.view, y.view, attr, workspace.data(),
-              queue);
-    ref::AttnPaged(q.view, k.view, v.view, block_table.view, q_offsets.view, kv_lens.view, expected.view, attr);
+    const size_t bytes = AttnPagedWorkspace(tokens, sequences, columns, heads, kv_heads, dim, attr, queue);
+    std::vector<float> workspace(bytes / sizeof(float), NAN);
+    AttnPaged(q.view, k.view, v.view, table.view, q_offsets.view, lens.view, y.view, attr, workspace.data(), queue);
+
     double error = 0;
-    for (int64_t i = 0; i < offsets.back() * heads * dim; ++i) {
-      const double difference = std::abs(ref::Load(y.view, i) - ref::Load(expected.view, i));
-      error = std::isnan(difference) ? INFINITY : std::max(error, difference);
+    for (int64_t s = 0; s < sequences; ++s) {
+      for (int64_t i = 0; i < queries[s] * heads; ++i) {
+        const int64_t at = (offsets[s] * heads + i) * dim;
+        const int64_t position = keys[s] - queries[s] + i / heads, head = i % heads / (heads / kv_heads);
+        const std::vector<double> expected = Expected(q.view, at, k.view, v.view, s, head, position);
+        for (int64_t d = 0; d < dim; ++d) {
+          const double difference = std::abs(Load(y.view, at + d) - expected[static_cast<size_t>(d)]);
+          error = std::max(error, std::isnan(difference) ? INFINITY : difference);
+        }
+      }
     }
     return error;
+  }
+
+ private:
+  // Where the vector of a position lies; blocks are numbered from the last table entry on.
+  int64_t At(const View& cache, int64_t s, int64_t head, int64_t position) const {
+    const int64_t columns = cache.shape[0] / static_cast<int64_t>(keys.size());
+    const int64_t block = cache.shape[0] - 1 - (s * columns + position / block_size);
+    return block * cache.stride[0] + head * cache.stride[1] + position % block_size * cache.stride[2];
+  }
+
+  void Fill(const View& q, const View& k, const View& v) const {
+    std::mt19937 random(7);
+    std::normal_distribution<float> normal;
+    for (int64_t i = 0; i < q.shape[0] * q.stride[0]; ++i) Store(q, i, normal(random));
+    for (size_t s = 0; s < keys.size(); ++s) {
+      const int64_t first = window > 0 ? std::max(0, keys[s] - queries[s] - window + 1) : 0;
+      for (int64_t i = first * kv_heads; i < keys[s] * kv_heads; ++i) {
+        const int64_t at = At(k, static_cast<int64_t>(s), i % kv_heads, i / kv_heads);
+        for (int64_t d = 0; d < dim; ++d) {
+          Store(k, at + d, normal(random));
+          Store(v, at + d, normal(random));
+        }
+      }
+    }
+  }
+
+  std::vector<double> Expected(const View& q, int64_t q_at, const View& k, const View& v, int64_t s, int64_t head,
+                               int64_t position) const {
+    std::vector<double> sum(static_cast<size_t>(dim), 0.0);
+    double total = 0;
+    for (int64_t p = window > 0 ? std::max<int64_t>(0, position - window + 1) : 0; p <= position; ++p) {
+      const int64_t at = At(k, s, head, p);
+      double product = 0;
+      for (int64_t d = 0; d < dim; ++d) product += static_cast<double>(Load(q, q_at + d)) * Load(k, at + d);
+      const double weight = std::exp(product / std::sqrt(dim));  // some standard deviations at most: no overflow
+      total += weight;
+      for (int64_t d = 0; d < dim; ++d) sum[static_cast<size_t>(d)] += weight * Load(v, at + d);
+    }
+    for (double& x : sum) x /= total;
+    return sum;
   }
 };
 

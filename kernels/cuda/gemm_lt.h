@@ -47,24 +47,6 @@ class GemmLt {
   virtual void Tune(const LtProduct& product, const LtOperands& operands, gpuStream stream) = 0;
 };
 
-// Stands in for a GemmLt: Linear, called with it, measures the products that it makes (at model load, with scratch for
-// x and y) as well as making them.
-class GemmTuner final : public GemmLt {
- public:
-  explicit GemmTuner(GemmLt* lt) : lt_(lt) {}
-  bool Has(const LtProduct& product) override { return lt_->Has(product); }
-  bool Multiply(const LtProduct& product, const LtOperands& operands, gpuStream stream) override {
-    lt_->Tune(product, operands, stream);
-    return lt_->Multiply(product, operands, stream);
-  }
-  void Tune(const LtProduct& product, const LtOperands& operands, gpuStream stream) override {
-    lt_->Tune(product, operands, stream);
-  }
-
- private:
-  GemmLt* lt_;
-};
-
 struct LtOptions {
   std::string device;                        // name of the card: part of the cache file's name
   std::string driver;                        // version of the driver, likewise

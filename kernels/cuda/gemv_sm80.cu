@@ -75,7 +75,7 @@ struct Stages {
       const auto* row = static_cast<const uint16_t*>(x.data) + token * x.stride;
       GPU_UNROLL
       for (int u = 0; u < kColumns; ++u) {
-        if (k_tile + u >= k_tiles) return;
+        if (k_tile + u >= k_tiles) break;
         GPU_UNROLL
         for (int j = 0; j < Format::kRuns; ++j) {
           const int64_t column = static_cast<int64_t>(k_tile + u) * Format::kTileK + Format::Column(j, lane % 4);

@@ -17,7 +17,6 @@ namespace {
 
 constexpr int64_t kRegion = int64_t{32} << 20;
 constexpr int64_t kAlign = 256;
-constexpr int kHopper = 90;
 // From here on the unpacked weight (written and read once more, 4 bytes, against 2 * m operations) costs less than the
 // library gains on mma.sync. From counts, to be tuned on a card.
 constexpr int64_t kUnpackRows = 768;
@@ -71,6 +70,10 @@ Regions RegionsFor(const WeightSpec& spec, int64_t m, const Queue& queue) {
   return r;
 }
 
+#if GPU_HAS_SM80
+
+constexpr int kHopper = 90;
+
 MatrixRef RowsOf(const MatrixRef& m, int64_t begin, int64_t count) {
   MatrixRef part = m;
   part.data = static_cast<uint8_t*>(m.data) + begin * m.stride * ElementBytes(m.dtype);
@@ -83,8 +86,6 @@ MatrixRef ColumnsOf(const MatrixRef& m, int64_t begin, int64_t count) {
   part.cols = count;
   return part;
 }
-
-#if GPU_HAS_SM80
 
 // One product on tensor cores.
 struct TensorLinear {

@@ -172,17 +172,7 @@ __device__ __forceinline__ void WaitCopies() {
 
 // Two floats as bf16 or f16, to nearest even, `low` in the low half.
 __device__ __forceinline__ uint32_t PackBf16(float low, float high) {
-#if defined(ASSAY_GPU_EMULATED)
-  const auto round = [](float x) {
-    const uint32_t bits = __float_as_uint(x);
-    return x != x ? 0x7fffu : (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
-  };
-  return round(low) | round(high) << 16;
-#else
-  uint32_t bits;
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low));
-  return bits;
-#endif
+  return FloatsToBf16Bits(low, high);
 }
 __device__ __forceinline__ uint32_t PackF16(float low, float high) {
 #if defined(ASSAY_GPU_EMULATED)

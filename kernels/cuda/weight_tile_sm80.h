@@ -5,6 +5,8 @@
 // makes two instructions, of its columns 0..3 and 4..7. Device functions, called by all lanes of a warp together.
 #pragma once
 
+#include <type_traits>
+
 #include "kernels/cuda/mma_sm80.h"
 #include "kernels/cuda/weight_block.h"
 
@@ -12,16 +14,10 @@ namespace assay::gpu {
 
 // ---- Instructions on pairs of 16 bits. The emulated ones are exact where the kernels use them.
 
+// a * b + c of two pairs of bf16.
+__device__ __forceinline__ uint32_t FmaBf16(uint32_t a, uint32_t b, uint32_t c) {
 #if defined(ASSAY_GPU_EMULATED)
-template <class T>
-inline float PairElement(uint32_t pair, int i) {
-  return ToFloat(T{static_cast<uint16_t>(pair >> 16 * i)});
-}
-#endif
-// a * b + c of two pairs.
-__device__ __forceinline__ uint32_t FmaPair(uint32_t a, uint32_t b, uint32_t c, Bf16) {
-#if defined(ASSAY_GPU_EMULATED)
-  const auto at = [](uint32_t p, int i) { return PairElement<Bf16>(p, i); };
+  const auto at = [](uint32_t pair, int i) { return __uint_as_float(i == 0 ? pair << 16 : pair & 0xffff0000u); };
   return PackBf16(at(a, 0) * at(b, 0) + at(c, 0), at(a, 1) * at(b, 1) + at(c, 1));
 #else
   uint32_t d;
@@ -103,7 +99,6 @@ struct WeightTile<PlainFormat<T>> {
     pair[2] = v.z;
     pair[3] = v.w;
   }
-  __device__ __forceinline__ static float2 Scale(const uint4*, int, int, int) { return make_float2(1.0f, 0.0f); }
 };
 
 // 4-bit quants of a word as pairs of bf16. Behind the bits of 128 a nibble is the value 128 + q, exactly.
@@ -112,8 +107,7 @@ __device__ __forceinline__ void NibblePairs(uint32_t word, uint32_t (&pair)[4]) 
   constexpr uint32_t kOne = 0x3f803f80u, kMinusOffset = kZero == 8 ? 0xc308c308u : 0xc300c300u;  // -136, -128
   static_assert(kZero == 8 || kZero == 0, "the offsets above");
   GPU_UNROLL
-  for (int i = 0; i < 4; ++i)
-    pair[i] = FmaPair(MaskOr(word >> 4 * i, 0x000f000fu, 0x43004300u), kOne, kMinusOffset, Bf16{});
+  for (int i = 0; i < 4; ++i) pair[i] = FmaBf16(MaskOr(word >> 4 * i, 0x000f000fu, 0x43004300u), kOne, kMinusOffset);
 }
 // 8-bit quants, kept as q + 128, of two words. Behind the bits of 2^23 a byte is the float 2^23 + byte.
 __device__ __forceinline__ void BytePairs(uint32_t low, uint32_t high, uint32_t (&pair)[4]) {
@@ -132,7 +126,7 @@ __device__ __forceinline__ void E4m3Pairs(uint32_t low, uint32_t high, uint32_t 
   for (int i = 0; i < 4; ++i) {
     const uint32_t spread = Permute(i < 2 ? low : high, 0, i % 2 == 0 ? 0x1404u : 0x3424u);
     const uint32_t bits = MaskOr(spread, 0x80008000u, spread >> 4 & 0x07f007f0u);
-    pair[i] = FmaPair(bits, k2To120, kMinusZero, Bf16{});
+    pair[i] = FmaBf16(bits, k2To120, kMinusZero);
   }
 }
 

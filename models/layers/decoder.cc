@@ -132,12 +132,9 @@ void Decoder::Attention(Ops& ops, const LayerWeights& w, int64_t layer, const St
   const Tensor q = a.qkv.Columns(0, q_cols).Heads(c.heads, c.head_dim);
   const Tensor k = a.qkv.Columns(q_cols, kv_cols).Heads(c.kv_heads, c.head_dim);
   const Tensor v = a.qkv.Columns(q_cols + kv_cols, kv_cols).Heads(c.kv_heads, c.head_dim);
-  if (c.qk_norm) {
-    ops.RmsNorm(q, *w.q_norm, q, c.norm_eps);
-    ops.RmsNorm(k, *w.k_norm, k, c.norm_eps);
-  }
-  ops.Rope(step.positions, outer_.rope_freqs ? &*outer_.rope_freqs : nullptr, q, k, c.rope);
-  ops.KvWritePaged(k, v, step.slots, kv.k[layer], kv.v[layer], kv.layout, kv.block_size);
+  ops.QkNormRopeKvWrite(q, k, v, step.positions, step.slots, c.qk_norm ? &*w.q_norm : nullptr,
+                        c.qk_norm ? &*w.k_norm : nullptr, outer_.rope_freqs ? &*outer_.rope_freqs : nullptr,
+                        kv.k[layer], kv.v[layer], c.norm_eps, c.rope, kv.layout, kv.block_size);
 
   assay_attn_desc attn{};
   attn.struct_size = sizeof(attn);

@@ -41,6 +41,8 @@ std::shared_ptr<Device> Device::Open(std::shared_ptr<Backend> backend, int32_t i
   options.threads = threads;
   CheckStatus(device->table().device_create(index, &options, &device->handle_, &msg), msg,
               "opening device " + std::string(info.id));
+  // Again: what is free is known for sure only of a device that is open.
+  CheckStatus(device->table().device_info(index, &device->info_, &msg), msg, device->backend().name() + " device info");
   return device;
 }
 
@@ -226,6 +228,12 @@ void Stream::Download(void* dst, const Buffer& src, uint64_t offset, uint64_t by
   assay_message msg = NewMessage();
   CheckStatus(device_->table().copy_to_host(handle_, dst, src.handle(), offset, bytes, &msg), msg,
               "copying from " + device_->id());
+}
+
+void Stream::Copy(const Tensor& dst, const Tensor& src, uint64_t bytes) {
+  assay_message msg = NewMessage();
+  CheckStatus(device_->table().copy_on_device(handle_, dst.buffer, dst.offset, src.buffer, src.offset, bytes, &msg),
+              msg, "copying on " + device_->id());
 }
 
 Event::Event(std::shared_ptr<Device> device) : device_(std::move(device)) {

@@ -94,6 +94,7 @@ class Stream {
   void Synchronize();
   void Upload(const Buffer& dst, uint64_t offset, const void* src, uint64_t bytes);
   void Download(void* dst, const Buffer& src, uint64_t offset, uint64_t bytes);  // valid after Synchronize
+  void Copy(const Tensor& dst, const Tensor& src, uint64_t bytes);               // from buffer to buffer
 
  private:
   std::shared_ptr<Device> device_;

@@ -24,28 +24,45 @@ Result<int64_t> Engine::Submit(Request request) {
   return scheduler_.Add(std::move(request));
 }
 
+void Engine::TakeOff() {
+  std::vector<StepItem> items = scheduler_.Schedule();
+  if (!items.empty()) flights_.push_back(executor_.Launch(std::move(items)));
+}
+
 Result<StepReport> Engine::Step() {
-  StepReport report;
-  report.begin = Clock::now();
-  const std::vector<StepItem> items = scheduler_.Schedule();
-  report.sequences = static_cast<int64_t>(items.size());
-  report.decode = !items.empty();
-  StepResult result;
+  const Clock::time_point begin = Clock::now();
   try {
-    result = executor_.Run(items);
+    if (flights_.empty()) TakeOff();
+    if (flights_.empty()) return StepReport{{}, begin, Clock::now()};
+    if (executor_.looks_ahead()) TakeOff();
+    const Flight flight = std::move(flights_.front());
+    flights_.pop_front();
+    const StepResult result = executor_.Land(flight);
+    StepReport report = Report(flight, result);
+    report.begin = begin;
+    return report;
   } catch (const Error& e) {
     return Result<StepReport>::Fail(e.what());
   }
+}
+
+StepReport Engine::Report(const Flight& flight, const StepResult& result) {
+  StepReport report;
   report.end = Clock::now();
-  for (size_t i = 0; i < items.size(); ++i) {
-    const Sequence& s = *items[i].sequence;
-    report.context_tokens += s.computed + items[i].tokens;
-    if (s.generated() == 0) {
-      report.prompt_tokens += items[i].tokens;
+  report.sequences = static_cast<int64_t>(flight.items.size());
+  report.decode = true;
+  for (size_t i = 0; i < flight.items.size(); ++i) {
+    const StepItem& item = flight.items[i];
+    const Sequence& s = *item.sequence;
+    const int64_t id = s.id, end = item.begin + item.tokens;
+    const int64_t index = end - static_cast<int64_t>(s.request.prompt.size());
+    report.context_tokens += end;
+    if (!item.decodes()) {
+      report.prompt_tokens += item.tokens;
       report.decode = false;
     }
-    if (result.tokens[i] >= 0) report.tokens.push_back({s.id, result.tokens[i], s.generated()});
-    scheduler_.Advance(items[i], result.tokens[i]);
+    const bool counts = scheduler_.Advance(item, result.tokens[i]);
+    if (counts && result.tokens[i] >= 0) report.tokens.push_back({id, result.tokens[i], index});
   }
   return report;
 }

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // The step loop: requests in, tokens out. Each Step schedules a set of sequences, runs it, and reports the tokens that
-// came out with the time at which the host had them. One thread.
+// came out with the time at which the host had them. Where the executor looks ahead, the next step is scheduled and
+// launched before this one has come back. One thread.
 #pragma once
 
 #include <chrono>
+#include <deque>
 #include <memory>
 #include <vector>
 
@@ -37,17 +39,21 @@ class Engine {
 
   // The id of the new sequence, or why the request can never run.
   Result<int64_t> Submit(Request request);
-  // Runs one step; a failing device is reported, and the engine is then of no more use.
+  // Returns with the next step that has come back; a failing device is reported, and the engine is then of no more use.
   Result<StepReport> Step();
-  bool idle() const { return scheduler_.idle(); }
+  bool idle() const { return scheduler_.idle() && flights_.empty(); }
   std::vector<std::unique_ptr<Sequence>> TakeFinished() { return scheduler_.TakeFinished(); }
 
   Executor& executor() { return executor_; }
 
  private:
+  void TakeOff();
+  StepReport Report(const Flight& flight, const StepResult& result);
+
   Executor executor_;
   BlockPool pool_;
   Scheduler scheduler_;
+  std::deque<Flight> flights_;  // the oldest first
 };
 
 }  // namespace assay

@@ -55,31 +55,42 @@ Executor::Executor(std::shared_ptr<Device> device, std::unique_ptr<Model> model,
       ops_(device, &stream_, comm_.get()),
       max_logits_(options.prompt_logprobs ? options.max_tokens + options.max_seqs : options.max_seqs) {
   ASSAY_CHECK(options.max_seqs > 0 && options.max_tokens >= options.max_seqs);
-  const int64_t k = std::max(options.top_logprobs, 1);
+  const auto* acts_end = device->info().act_dtypes + ASSAY_MAX_LIST;
+  const bool moves_words = std::find(device->info().act_dtypes, acts_end, ASSAY_F32) != acts_end;
+  looks_ahead_ = device->info().is_accelerator && !comm_ && moves_words;
   const int64_t vocab = model_->shape().vocab;
   logits_buffer_ = Buffer(device, TensorBytes(ASSAY_F32, {max_logits_, vocab}), false);
   logits_ = MakeTensor(logits_buffer_.handle(), 0, ASSAY_F32, {max_logits_, vocab});
-
-  const uint64_t align = std::max<uint64_t>(device->info().buffer_alignment, 64);
-  uint64_t offset = 0;
-  const auto place = [&](assay_dtype dtype, std::initializer_list<int64_t> shape) {
-    const Tensor t = MakeTensor(nullptr, offset, dtype, shape);
-    offset += (TensorBytes(dtype, shape) + align - 1) / align * align;
-    return t;
-  };
-  ids_ = place(ASSAY_I32, {max_logits_});
-  logprob_ = place(ASSAY_F32, {max_logits_});
-  top_ids_ = place(ASSAY_I32, {max_logits_, k});
-  top_logprobs_ = place(ASSAY_F32, {max_logits_, k});
-  output_buffer_ = Buffer(device, offset, true);
-  for (Tensor* t : {&ids_, &logprob_, &top_ids_, &top_logprobs_}) t->buffer = output_buffer_.handle();
-
   decode_inputs_ = std::make_unique<StepInputs>(
       device, StepCapacity{options.max_seqs, options.max_seqs, max_logits_, kv_plan_.blocks_per_seq});
   prompt_inputs_ = std::make_unique<StepInputs>(
       device, StepCapacity{options.max_tokens, options.max_seqs, max_logits_, kv_plan_.blocks_per_seq});
+  outputs_ = PlaceOutputs(false, &output_buffer_);
+  outputs_.ids = decode_inputs_->Samples();  // where the next step can take them from
+  for (int slot = 0; slot < kFlights; ++slot) {
+    results_[slot] = PlaceOutputs(true, &result_buffers_[slot]);
+    arrived_[slot] = std::make_unique<Event>(device);
+  }
   AllocateKv();
   Check();
+}
+
+Executor::Outputs Executor::PlaceOutputs(bool host, Buffer* buffer) const {
+  const int64_t n = max_logits_, k = std::max(options_.top_logprobs, 1);
+  const uint64_t align = std::max<uint64_t>(device_->info().buffer_alignment, 64);
+  uint64_t offset = 0;
+  Outputs o;
+  const auto place = [&](Tensor* tensor, assay_dtype dtype, std::initializer_list<int64_t> shape) {
+    *tensor = MakeTensor(nullptr, offset, dtype, shape);
+    offset += (TensorBytes(dtype, shape) + align - 1) / align * align;
+  };
+  place(&o.ids, ASSAY_I32, {n});
+  place(&o.logprob, ASSAY_F32, {n});
+  place(&o.top_ids, ASSAY_I32, {n, k});
+  place(&o.top_logprobs, ASSAY_F32, {n, k});
+  *buffer = Buffer(device_, offset, host);
+  for (Tensor* t : {&o.ids, &o.logprob, &o.top_ids, &o.top_logprobs}) t->buffer = buffer->handle();
+  return o;
 }
 
 Executor::~Executor() = default;
@@ -107,7 +118,8 @@ void Executor::Check() {
   const int64_t s = options_.max_seqs;
   model_->Forward(ops_, prompt_inputs_->Tensors(options_.max_tokens, s, max_logits_), kv_, logits_);
   Sample(*prompt_inputs_, s);
-  ops_.Logprobs(logits_, prompt_inputs_->Targets(0, max_logits_), logprob_, &top_ids_, &top_logprobs_);
+  ops_.Logprobs(logits_, prompt_inputs_->Targets(0, max_logits_), outputs_.logprob, &outputs_.top_ids,
+                &outputs_.top_logprobs);
   ops_.AllocateWorkspace();
   ops_.SetMode(Ops::Mode::kRun);
 }
@@ -116,7 +128,7 @@ void Executor::Sample(const StepInputs& inputs, int64_t samples) {
   if (samples == 0) return;
   const auto p = inputs.Sampling(samples);
   ops_.Sample(logits_.Rows(0, samples), p.temperature, p.top_k, p.top_p, p.min_p, p.seed, p.step,
-              ids_.Rows(0, samples));
+              outputs_.ids.Rows(0, samples));
 }
 
 Executor::StepSizes Executor::DecodeSizes(int64_t bucket) const {
@@ -127,6 +139,10 @@ Executor::StepSizes Executor::DecodeSizes(int64_t bucket) const {
 
 void Executor::Enqueue(const StepSizes& s) {
   const StepInputs& inputs = InputsOf(s);
+  if (looks_ahead_ && s.decode) {
+    const auto t = inputs.Ids(s.tokens);
+    ops_.GatherRows(t.words, t.index, t.ids);
+  }
   model_->Forward(ops_, inputs.Tensors(s.tokens, s.seqs, s.logits), kv_, logits_.Rows(0, s.logits));
   if (!comm_ || comm_->group().leader()) Sample(inputs, s.samples);
 }
@@ -169,57 +185,67 @@ void Executor::Follow(const Message& message) {
   stream_.Synchronize();
 }
 
-StepResult Executor::Run(std::span<const StepItem> items) {
-  if (items.empty()) return {};
+Flight Executor::Launch(std::vector<StepItem> items) {
+  ASSAY_CHECK(!items.empty());
+  Flight flight;
   bool decode = true, prompt_logprobs = false;
-  int32_t top = -1;
   for (const StepItem& item : items) {
     const Request& r = item.sequence->request;
-    decode = decode && item.tokens == 1 && item.sequence->generated() > 0;
-    prompt_logprobs = prompt_logprobs || (r.prompt_logprobs && item.sequence->generated() == 0);
-    top = std::max(top, r.top_logprobs);
+    decode = decode && item.tokens == 1 && item.decodes();
+    prompt_logprobs = prompt_logprobs || (r.prompt_logprobs && !item.decodes());
+    flight.top = std::max(flight.top, r.top_logprobs);
   }
   ASSAY_CHECK(!prompt_logprobs || options_.prompt_logprobs);
-  ASSAY_CHECK(top <= options_.top_logprobs);
+  ASSAY_CHECK(flight.top <= options_.top_logprobs);
 
   StepInputs& inputs = decode ? *decode_inputs_ : *prompt_inputs_;
   const int64_t bucket = DecodeBucket(static_cast<int64_t>(items.size()), options_.max_seqs);
-  const auto fill = inputs.Stage(items, kv_.block_size, decode ? bucket : 0);
+  flight.fill = inputs.Stage(items, kv_.block_size, decode ? bucket : 0);
+  const StepInputs::Fill& fill = flight.fill;
   const StepSizes sizes = decode
                               ? DecodeSizes(bucket)
                               : StepSizes{fill.tokens, fill.seqs, fill.samples + fill.prompt_rows, fill.samples, 0, 0};
   if (comm_) comm_->group().Send(MessageKind::kStep, {Group::BytesOf(sizes), inputs.host()});
   const assay_host_lengths lengths = inputs.HostLengths();
   RunModel(sizes, device_->info().needs_host_lengths ? &lengths : nullptr);
-  RunLogprobs(inputs, top >= 0 ? fill.samples : 0, fill.samples, fill.prompt_rows);
+  RunLogprobs(inputs, flight.top >= 0 ? fill.samples : 0, fill.samples, fill.prompt_rows);
   ops_.SetHostLengths(nullptr);
-
-  return Collect(items, fill, top);
+  for (size_t i = 0; i < items.size(); ++i) items[i].sequence->sample_row = fill.sample_of_item[i];
+  flight.items = std::move(items);
+  flight.slot = std::exchange(next_slot_, (next_slot_ + 1) % kFlights);
+  Fetch(flight);
+  return flight;
 }
 
-// Brings tokens and log-probabilities back and hands them out; the only place where the host waits for the device.
-StepResult Executor::Collect(std::span<const StepItem> items, const StepInputs::Fill& fill, int32_t top) {
-  StepResult result;
-  std::vector<int32_t> sampled(fill.samples);
-  const int64_t rows = fill.samples + fill.prompt_rows, k = top_ids_.dim(1);
-  std::vector<float> logprob(top >= 0 || fill.prompt_rows > 0 ? rows : 0);
-  std::vector<float> top_logprobs(top > 0 ? fill.samples * k : 0);
-  std::vector<int32_t> top_ids(top_logprobs.size());
-  const auto fetch = [&](auto& host, const Tensor& from) {
-    if (!host.empty()) stream_.Download(host.data(), output_buffer_, from.offset, host.size() * sizeof(host[0]));
+// Tokens and log-probabilities on their way to host memory, behind the step.
+void Executor::Fetch(const Flight& flight) {
+  const Outputs& to = results_[flight.slot];
+  const int64_t samples = flight.fill.samples, rows = samples + flight.fill.prompt_rows;
+  const auto fetch = [&](const Tensor& dst, const Tensor& src, int64_t n) {
+    if (n > 0) stream_.Copy(dst, src, TensorBytes(dst.dtype, {n * (dst.ndim > 1 ? dst.dim(1) : 1)}));
   };
-  fetch(sampled, ids_);
-  fetch(logprob, logprob_);
-  fetch(top_ids, top_ids_);
-  fetch(top_logprobs, top_logprobs_);
-  stream_.Synchronize();
+  fetch(to.ids, outputs_.ids, samples);
+  fetch(to.logprob, outputs_.logprob, flight.top >= 0 || flight.fill.prompt_rows > 0 ? rows : 0);
+  fetch(to.top_ids, outputs_.top_ids, flight.top > 0 ? samples : 0);
+  fetch(to.top_logprobs, outputs_.top_logprobs, flight.top > 0 ? samples : 0);
+  arrived_[flight.slot]->Record(stream_);
+}
 
-  int64_t prompt_row = fill.samples;
-  for (size_t i = 0; i < items.size(); ++i) {
-    Sequence& seq = *items[i].sequence;
-    const int32_t row = fill.sample_of_item[i];
+StepResult Executor::Land(const Flight& flight) {
+  arrived_[flight.slot]->Synchronize();
+  const Outputs& from = results_[flight.slot];
+  const auto* sampled = static_cast<const int32_t*>(device_->HostAddress(from.ids));
+  const auto* logprob = static_cast<const float*>(device_->HostAddress(from.logprob));
+  const auto* top_ids = static_cast<const int32_t*>(device_->HostAddress(from.top_ids));
+  const auto* top_logprobs = static_cast<const float*>(device_->HostAddress(from.top_logprobs));
+  const int64_t k = from.top_ids.dim(1);
+  StepResult result;
+  int64_t prompt_row = flight.fill.samples;
+  for (size_t i = 0; i < flight.items.size(); ++i) {
+    Sequence& seq = *flight.items[i].sequence;
+    const int32_t row = flight.fill.sample_of_item[i];
     result.tokens.push_back(row < 0 ? -1 : sampled[row]);
-    if (row >= 0 && seq.request.top_logprobs >= 0) {
+    if (row >= 0 && seq.request.top_logprobs >= 0 && seq.finish == FinishReason::kNone) {
       TokenLogprob t{logprob[row], {}, {}};
       for (int32_t j = 0; j < seq.request.top_logprobs; ++j) {
         t.top_ids.push_back(top_ids[row * k + j]);
@@ -227,19 +253,22 @@ StepResult Executor::Collect(std::span<const StepItem> items, const StepInputs::
       }
       seq.logprobs.push_back(std::move(t));
     }
-    for (int64_t n = PromptRows(items[i]); n > 0; --n) seq.prompt_logprobs.push_back(logprob[prompt_row++]);
+    for (int64_t n = flight.fill.prompt_rows_of_item[i]; n > 0; --n) {
+      seq.prompt_logprobs.push_back(logprob[prompt_row++]);
+    }
   }
   return result;
 }
 
 void Executor::RunLogprobs(const StepInputs& inputs, int64_t sampled, int64_t samples, int64_t prompt_rows) {
   if (sampled > 0) {
-    const Tensor ids = top_ids_.Rows(0, sampled), values = top_logprobs_.Rows(0, sampled);
-    ops_.Logprobs(logits_.Rows(0, sampled), ids_.Rows(0, sampled), logprob_.Rows(0, sampled), &ids, &values);
+    const Tensor ids = outputs_.top_ids.Rows(0, sampled), values = outputs_.top_logprobs.Rows(0, sampled);
+    ops_.Logprobs(logits_.Rows(0, sampled), outputs_.ids.Rows(0, sampled), outputs_.logprob.Rows(0, sampled), &ids,
+                  &values);
   }
   if (prompt_rows > 0) {
     ops_.Logprobs(logits_.Rows(samples, prompt_rows), inputs.Targets(samples, prompt_rows),
-                  logprob_.Rows(samples, prompt_rows), nullptr, nullptr);
+                  outputs_.logprob.Rows(samples, prompt_rows), nullptr, nullptr);
   }
 }
 

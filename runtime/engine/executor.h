@@ -44,6 +44,14 @@ struct StepResult {
   std::vector<int32_t> tokens;  // one per item; -1 where nothing was sampled
 };
 
+// A step that was launched and has not come back.
+struct Flight {
+  std::vector<StepItem> items;
+  StepInputs::Fill fill;
+  int32_t top = -1;  // the most log-probabilities that one of them asked for
+  int slot = 0;      // where its results arrive
+};
+
 class Executor {
  public:
   // comm: null for one rank.
@@ -51,9 +59,16 @@ class Executor {
            std::shared_ptr<Communicator> comm = nullptr);
   ~Executor();
 
-  // Runs the items; their blocks are in the sequences' tables. Appends log-probabilities to the sequences that asked
-  // for them. The sampled tokens are returned, not appended.
-  StepResult Run(std::span<const StepItem> items);
+  // Starts a step; the blocks of its items are in the sequences' tables. At most kFlights may be under way, and a token
+  // that an item needs may be in flight only if looks_ahead().
+  Flight Launch(std::vector<StepItem> items);
+  // Waits for the oldest one. Appends log-probabilities to the sequences that asked for them; the sampled tokens are
+  // returned, not stored.
+  StepResult Land(const Flight& flight);
+  static constexpr int kFlights = 2;
+  // Whether a step can take the tokens of the step before from the device, so that the host need not wait between them.
+  // Only where work is asynchronous; and ranks sample on one of them alone.
+  bool looks_ahead() const { return looks_ahead_ && ops_.mode() != Ops::Mode::kProfile; }
 
   // On the ranks that do not lead: does what the leader's message of kind kStep or kRecord says.
   void Follow(const Message& message);
@@ -83,7 +98,7 @@ class Executor {
   RecordedStep& Recorded(int64_t bucket);
   void RunModel(const StepSizes& sizes, const assay_host_lengths* lengths);
   void RunLogprobs(const StepInputs& inputs, int64_t sampled, int64_t samples, int64_t prompt_rows);
-  StepResult Collect(std::span<const StepItem> items, const StepInputs::Fill& fill, int32_t top);
+  void Fetch(const Flight& flight);
 
   std::shared_ptr<Device> device_;
   std::shared_ptr<Communicator> comm_;
@@ -95,9 +110,18 @@ class Executor {
   Buffer kv_buffer_;
   KvCache kv_;
   int64_t max_logits_;
-  Buffer logits_buffer_, output_buffer_;
-  Tensor logits_;                                  // [max_logits, V] f32
-  Tensor ids_, logprob_, top_ids_, top_logprobs_;  // [max_logits], [max_logits], [max_logits, K] x 2
+  bool looks_ahead_;
+  Buffer logits_buffer_;
+  Tensor logits_;  // [max_logits, V] f32
+  // What a step gives: sampled ids and their log-probabilities [max_logits], the most likely ones [max_logits, K].
+  struct Outputs {
+    Tensor ids, logprob, top_ids, top_logprobs;
+  };
+  Outputs PlaceOutputs(bool host, Buffer* buffer) const;
+  Buffer output_buffer_, result_buffers_[kFlights];
+  Outputs outputs_, results_[kFlights];  // on the device; in host memory, by slot
+  std::unique_ptr<Event> arrived_[kFlights];
+  int next_slot_ = 0;
   std::unique_ptr<StepInputs> decode_inputs_, prompt_inputs_;
   std::map<int64_t, std::unique_ptr<RecordedStep>> plans_;  // by bucket
 };

@@ -172,6 +172,25 @@ void Ops::KvWritePaged(const Tensor& k, const Tensor& v, const Tensor& slots, co
   Submit(AsOp(d), {&k, &v, &slots}, {&k_cache, &v_cache});
 }
 
+void Ops::QkNormRopeKvWrite(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& positions,
+                            const Tensor& slots, const Tensor* q_weight, const Tensor* k_weight,
+                            const Tensor* freq_factors, const Tensor& k_cache, const Tensor& v_cache, float eps,
+                            const assay_rope_desc& rope, assay_kv_layout layout, int32_t block_size) {
+  auto d = NewDesc<assay_qk_norm_rope_kv_write_desc>(ASSAY_OP_QK_NORM_ROPE_KV_WRITE);
+  d.eps = eps;
+  d.layout = layout;
+  d.block_size = block_size;
+  d.rope = rope;
+  const std::vector<const assay_tensor*> in = {&q, &k, &v, &positions, &slots, q_weight, k_weight, freq_factors};
+  const std::vector<const assay_tensor*> out = {&q, &k_cache, &v_cache};
+  if (mode_ == Mode::kCheck) composite_rope_ = device_->WhyUnsupported({AsOp(d), in, out}).empty();
+  if (composite_rope_) return Submit(AsOp(d), in, out);
+  if (q_weight) RmsNorm(q, *q_weight, q, eps);
+  if (k_weight) RmsNorm(k, *k_weight, k, eps);
+  Rope(positions, freq_factors, q, k, rope);
+  KvWritePaged(k, v, slots, k_cache, v_cache, layout, block_size);
+}
+
 void Ops::AttnPaged(const Tensor& q, const Tensor& k_cache, const Tensor& v_cache, const Tensor& block_table,
                     const Tensor& q_offsets, const Tensor& kv_lens, const Tensor& y, const assay_attn_desc& attn) {
   Submit(AsOp(attn), {&q, &k_cache, &v_cache, &block_table, &q_offsets, &kv_lens}, {&y});

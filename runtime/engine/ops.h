@@ -56,6 +56,12 @@ class Ops {
               const char* label);
   void KvWritePaged(const Tensor& k, const Tensor& v, const Tensor& slots, const Tensor& k_cache, const Tensor& v_cache,
                     assay_kv_layout layout, int32_t block_size);
+  // What stands between the qkv product and attention: rms_norm of q and k where their weights are given, rope of both,
+  // k and v into the cache. One composite where the device claims it, else its parts; k is undefined afterwards.
+  void QkNormRopeKvWrite(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& positions,
+                         const Tensor& slots, const Tensor* q_weight, const Tensor* k_weight,
+                         const Tensor* freq_factors, const Tensor& k_cache, const Tensor& v_cache, float eps,
+                         const assay_rope_desc& rope, assay_kv_layout layout, int32_t block_size);
   void AttnPaged(const Tensor& q, const Tensor& k_cache, const Tensor& v_cache, const Tensor& block_table,
                  const Tensor& q_offsets, const Tensor& kv_lens, const Tensor& y, const assay_attn_desc& attn);
   void Sample(const Tensor& logits, const Tensor& temperature, const Tensor& top_k, const Tensor& top_p,
@@ -70,6 +76,8 @@ class Ops {
  private:
   void Submit(const assay_op_desc* desc, std::vector<const assay_tensor*> in, std::vector<const assay_tensor*> out,
               const char* label = nullptr);
+
+  bool composite_rope_ = false;  // the device claims qk_norm_rope_kv_write; known after a kCheck pass
 
   void SubmitHost(assay_op op, const Tensor& x, HostWork work);
   // Runs `enqueue` between two events and books the time.

@@ -16,13 +16,23 @@ StepInputs::StepInputs(std::shared_ptr<Device> device, const StepCapacity& capac
   };
   const int64_t t = capacity.tokens, s = capacity.seqs, l = capacity.logits;
   const Slot slots[] = {
-      {&ids_, ASSAY_I32, t, 0},     {&positions_, ASSAY_I32, t, 0},
-      {&slots_, ASSAY_I32, t, 0},   {&q_offsets_, ASSAY_I32, s + 1, 0},
-      {&kv_lens_, ASSAY_I32, s, 0}, {&logit_rows_, ASSAY_I32, l, 0},
-      {&targets_, ASSAY_I32, l, 0}, {&temperature_, ASSAY_F32, l, 0},
-      {&top_k_, ASSAY_I32, l, 0},   {&top_p_, ASSAY_F32, l, 0},
-      {&min_p_, ASSAY_F32, l, 0},   {&seed_, ASSAY_I64, l, 0},
-      {&step_, ASSAY_I32, l, 0},    {&block_table_, ASSAY_I32, s, capacity.blocks_per_seq},
+      {&samples_, ASSAY_I32, l, 0},
+      {&given_, ASSAY_I32, t, 0},
+      {&index_, ASSAY_I32, t, 0},
+      {&ids_, ASSAY_I32, t, 0},
+      {&positions_, ASSAY_I32, t, 0},
+      {&slots_, ASSAY_I32, t, 0},
+      {&q_offsets_, ASSAY_I32, s + 1, 0},
+      {&kv_lens_, ASSAY_I32, s, 0},
+      {&logit_rows_, ASSAY_I32, l, 0},
+      {&targets_, ASSAY_I32, l, 0},
+      {&temperature_, ASSAY_F32, l, 0},
+      {&top_k_, ASSAY_I32, l, 0},
+      {&top_p_, ASSAY_F32, l, 0},
+      {&min_p_, ASSAY_F32, l, 0},
+      {&seed_, ASSAY_I64, l, 0},
+      {&step_, ASSAY_I32, l, 0},
+      {&block_table_, ASSAY_I32, s, capacity.blocks_per_seq},
   };
   const uint64_t align = std::max<uint64_t>(device->info().buffer_alignment, 64);
   uint64_t offset = 0;
@@ -32,6 +42,7 @@ StepInputs::StepInputs(std::shared_ptr<Device> device, const StepCapacity& capac
     const uint64_t bytes = DTypeBytes(slot.dtype, static_cast<uint64_t>(slot.rows * std::max<int64_t>(slot.cols, 1)));
     offset += (bytes + align - 1) / align * align;
   }
+  uploads_from_ = given_.tensor.offset;
   host_.assign(offset, 0);
   device_ = Buffer(device, offset, false);
   for (const Slot& slot : slots) {
@@ -41,38 +52,43 @@ StepInputs::StepInputs(std::shared_ptr<Device> device, const StepCapacity& capac
 }
 
 int64_t PromptRows(const StepItem& item) {
-  const Sequence& seq = *item.sequence;
-  if (!seq.request.prompt_logprobs) return 0;
-  const int64_t last = static_cast<int64_t>(seq.request.prompt.size()) - 1;
-  return std::max<int64_t>(0, std::min(item.tokens, last - seq.computed));
+  const Request& request = item.sequence->request;
+  if (!request.prompt_logprobs) return 0;
+  const int64_t last = static_cast<int64_t>(request.prompt.size()) - 1;
+  return std::max<int64_t>(0, std::min(item.tokens, last - item.begin));
 }
 
-void StepInputs::StageSampling(const Sequence& sequence, int64_t row) {
-  const SamplingParams& p = sequence.request.sampling;
+void StepInputs::StageSampling(const StepItem& item, int64_t row) {
+  const Request& request = item.sequence->request;
+  const SamplingParams& p = request.sampling;
   temperature_.as<float>()[row] = p.temperature;
   top_k_.as<int32_t>()[row] = p.top_k;
   top_p_.as<float>()[row] = p.top_p;
   min_p_.as<float>()[row] = p.min_p;
   seed_.as<int64_t>()[row] = p.seed;
-  step_.as<int32_t>()[row] = static_cast<int32_t>(sequence.generated());
+  step_.as<int32_t>()[row] =
+      static_cast<int32_t>(item.begin + item.tokens) - static_cast<int32_t>(request.prompt.size());
 }
 
 void StepInputs::StageItem(const StepItem& item, int64_t s, int32_t block_size, Fill* fill) {
   const Sequence& seq = *item.sequence;
-  const int64_t end = seq.computed + item.tokens;
-  for (int64_t p = seq.computed; p < end; ++p) {
-    const int64_t row = fill->tokens + (p - seq.computed);
-    ids_.as<int32_t>()[row] = seq.tokens[p];
+  const int64_t end = item.begin + item.tokens;
+  const auto first_given = static_cast<int32_t>((given_.tensor.offset - samples_.tensor.offset) / sizeof(int32_t));
+  for (int64_t p = item.begin; p < end; ++p) {
+    const int64_t row = fill->tokens + (p - item.begin);
+    const int32_t id = seq.tokens[p];
+    given_.as<int32_t>()[row] = ids_.as<int32_t>()[row] = id;
+    index_.as<int32_t>()[row] = id == kTokenInFlight ? seq.sample_row : first_given + static_cast<int32_t>(row);
     positions_.as<int32_t>()[row] = static_cast<int32_t>(p);
     slots_.as<int32_t>()[row] = static_cast<int32_t>(seq.block_table[p / block_size] * block_size + p % block_size);
   }
   kv_lens_.as<int32_t>()[s] = static_cast<int32_t>(end);
   std::copy(seq.block_table.begin(), seq.block_table.end(), block_table_.as<int32_t>() + s * capacity_.blocks_per_seq);
-  const bool samples = end == static_cast<int64_t>(seq.tokens.size()) && seq.request.max_new_tokens > 0;
-  fill->sample_of_item.push_back(samples ? static_cast<int32_t>(fill->samples) : -1);
-  if (samples) {
+  fill->sample_of_item.push_back(item.samples ? static_cast<int32_t>(fill->samples) : -1);
+  fill->prompt_rows_of_item.push_back(PromptRows(item));
+  if (item.samples) {
     logit_rows_.as<int32_t>()[fill->samples] = static_cast<int32_t>(fill->tokens + item.tokens - 1);
-    StageSampling(seq, fill->samples++);
+    StageSampling(item, fill->samples++);
   }
   fill->tokens += item.tokens;
   q_offsets_.as<int32_t>()[s + 1] = static_cast<int32_t>(fill->tokens);
@@ -84,7 +100,7 @@ StepInputs::Fill StepInputs::Stage(std::span<const StepItem> items, int32_t bloc
   ASSAY_CHECK(fill.seqs <= capacity_.seqs);
   int64_t total = 0;
   for (const StepItem& item : items) {
-    ASSAY_CHECK(item.tokens > 0 && item.tokens <= item.sequence->pending());
+    ASSAY_CHECK(item.tokens > 0 && item.begin + item.tokens <= static_cast<int64_t>(item.sequence->tokens.size()));
     ASSAY_CHECK(static_cast<int64_t>(item.sequence->block_table.size()) <= capacity_.blocks_per_seq);
     total += item.tokens;
   }
@@ -100,7 +116,7 @@ StepInputs::Fill StepInputs::Stage(std::span<const StepItem> items, int32_t bloc
     ASSAY_CHECK(row + n <= capacity_.logits);
     for (int64_t i = 0; i < n; ++i) {
       logit_rows_.as<int32_t>()[row] = static_cast<int32_t>(first_row + i);
-      targets_.as<int32_t>()[row++] = item.sequence->tokens[item.sequence->computed + i + 1];
+      targets_.as<int32_t>()[row++] = item.sequence->tokens[item.begin + i + 1];
     }
     first_row += item.tokens;
   }
@@ -108,7 +124,8 @@ StepInputs::Fill StepInputs::Stage(std::span<const StepItem> items, int32_t bloc
 
   for (int64_t s = static_cast<int64_t>(items.size()); s < fill.seqs; ++s) {
     const int64_t pad = fill.tokens++;
-    ids_.as<int32_t>()[pad] = 0;
+    given_.as<int32_t>()[pad] = ids_.as<int32_t>()[pad] = 0;
+    index_.as<int32_t>()[pad] = -1;
     positions_.as<int32_t>()[pad] = 0;
     slots_.as<int32_t>()[pad] = -1;
     kv_lens_.as<int32_t>()[s] = 0;
@@ -121,7 +138,7 @@ StepInputs::Fill StepInputs::Stage(std::span<const StepItem> items, int32_t bloc
 }
 
 void StepInputs::Upload(Stream& stream) {
-  stream.Upload(device_, 0, host_.data(), host_.size());
+  stream.Upload(device_, uploads_from_, host_.data() + uploads_from_, host_.size() - uploads_from_);
 }
 
 void StepInputs::Adopt(std::span<const uint8_t> host, int64_t seqs) {
@@ -137,6 +154,16 @@ assay_host_lengths StepInputs::HostLengths() const {
   lengths.q_offsets = q_offsets_.as<int32_t>();
   lengths.kv_lens = kv_lens_.as<int32_t>();
   return lengths;
+}
+
+StepInputs::IdTensors StepInputs::Ids(int64_t tokens) const {
+  IdTensors t;
+  const uint64_t words =
+      (given_.tensor.offset - samples_.tensor.offset) / sizeof(float) + static_cast<uint64_t>(capacity_.tokens);
+  t.words = MakeTensor(device_.handle(), samples_.tensor.offset, ASSAY_F32, {static_cast<int64_t>(words), 1});
+  t.index = index_.tensor.Rows(0, tokens);
+  t.ids = MakeTensor(device_.handle(), ids_.tensor.offset, ASSAY_F32, {tokens, 1});
+  return t;
 }
 
 StepTensors StepInputs::Tensors(int64_t tokens, int64_t seqs, int64_t logits) const {

@@ -24,12 +24,11 @@ std::vector<int32_t> Fetch(const std::shared_ptr<Device>& device, const Tensor& 
   return {p, p + t.shape[0] * (t.ndim > 1 ? t.shape[1] : 1)};
 }
 
-Sequence MakeSequence(std::vector<int32_t> tokens, int64_t prompt, int64_t computed, std::vector<int32_t> blocks) {
+Sequence MakeSequence(std::vector<int32_t> tokens, int64_t prompt, std::vector<int32_t> blocks) {
   Sequence s;
   s.request.prompt.assign(tokens.begin(), tokens.begin() + prompt);
   s.request.max_new_tokens = 8;
   s.tokens = std::move(tokens);
-  s.computed = computed;
   s.block_table = std::move(blocks);
   return s;
 }
@@ -37,11 +36,11 @@ Sequence MakeSequence(std::vector<int32_t> tokens, int64_t prompt, int64_t compu
 TEST(StepInputs, StagesARaggedBatchOfPromptAndDecode) {
   const auto device = OpenCpu();
   StepInputs inputs(device, {16, 4, 4, 3});
-  Sequence a = MakeSequence({10, 11, 12, 13, 14}, 5, 0, {7, 2});      // a whole prompt
-  Sequence b = MakeSequence({20, 21, 22, 23, 24, 25}, 4, 5, {1, 5});  // a decode step
-  Sequence c = MakeSequence({30, 31, 32, 33}, 4, 0, {3});             // the first part of a prompt: nothing is sampled
+  Sequence a = MakeSequence({10, 11, 12, 13, 14}, 5, {7, 2});      // a whole prompt
+  Sequence b = MakeSequence({20, 21, 22, 23, 24, 25}, 4, {1, 5});  // a decode step
+  Sequence c = MakeSequence({30, 31, 32, 33}, 4, {3});             // the first part of a prompt: nothing is sampled
   b.request.sampling.temperature = 0.5f;
-  const std::vector<StepItem> items = {{&a, 5}, {&b, 1}, {&c, 2}};
+  const std::vector<StepItem> items = {{&a, 0, 5, true}, {&b, 5, 1, true}, {&c, 0, 2, false}};
   const auto fill = inputs.Stage(items, kBlockSize, 0);
   EXPECT_EQ(fill.tokens, 8);
   EXPECT_EQ(fill.seqs, 3);
@@ -63,8 +62,8 @@ TEST(StepInputs, StagesARaggedBatchOfPromptAndDecode) {
 TEST(StepInputs, PadsADecodeBucketWithTokensThatTouchNothing) {
   const auto device = OpenCpu();
   StepInputs inputs(device, {8, 8, 8, 2});
-  Sequence a = MakeSequence({1, 2, 3}, 2, 2, {0});
-  const auto fill = inputs.Stage(std::vector<StepItem>{{&a, 1}}, kBlockSize, 3);
+  Sequence a = MakeSequence({1, 2, 3}, 2, {0});
+  const auto fill = inputs.Stage(std::vector<StepItem>{{&a, 2, 1, true}}, kBlockSize, 3);
   EXPECT_EQ(fill.tokens, 3);
   EXPECT_EQ(fill.seqs, 3);
   EXPECT_EQ(fill.samples, 1);
@@ -81,10 +80,10 @@ TEST(StepInputs, PadsADecodeBucketWithTokensThatTouchNothing) {
 TEST(StepInputs, AsksForARowPerPromptTokenWithASuccessor) {
   const auto device = OpenCpu();
   StepInputs inputs(device, {8, 1, 9, 2});
-  Sequence a = MakeSequence({1, 2, 3, 4, 5}, 5, 2, {0, 1});
+  Sequence a = MakeSequence({1, 2, 3, 4, 5}, 5, {0, 1});
   a.request.prompt_logprobs = true;
   a.request.max_new_tokens = 0;
-  const auto fill = inputs.Stage(std::vector<StepItem>{{&a, 3}}, kBlockSize, 0);
+  const auto fill = inputs.Stage(std::vector<StepItem>{{&a, 2, 3, false}}, kBlockSize, 0);
   EXPECT_EQ(fill.samples, 0);
   EXPECT_EQ(fill.prompt_rows, 2);  // of tokens 3 and 4; the last has no successor
   Stream stream(device);
@@ -92,6 +91,26 @@ TEST(StepInputs, AsksForARowPerPromptTokenWithASuccessor) {
   stream.Synchronize();
   EXPECT_EQ(Fetch(device, inputs.Tensors(3, 1, 2).logit_rows), (std::vector<int32_t>{0, 1}));
   EXPECT_EQ(Fetch(device, inputs.Targets(0, 2)), (std::vector<int32_t>{4, 5}));
+}
+
+// A token that the step before is still sampling is taken from that step's samples, the others from the host.
+TEST(StepInputs, TakesIdsFromTheStepBefore) {
+  const auto device = OpenCpu();
+  StepInputs inputs(device, {8, 8, 8, 2});
+  Sequence a = MakeSequence({1, 2, kTokenInFlight}, 2, {0}), b = MakeSequence({3, 4, 55}, 2, {1});
+  a.sample_row = 3;
+  inputs.Stage(std::vector<StepItem>{{&a, 2, 1, true}, {&b, 2, 1, true}}, kBlockSize, 3);
+  Stream stream(device);
+  const Buffer samples(device, 32, false);
+  const std::vector<int32_t> sampled = {90, 91, 92, 93, 94, 95, 96, 97};
+  stream.Upload(samples, 0, sampled.data(), 32);
+  stream.Copy(inputs.Samples(), MakeTensor(samples.handle(), 0, ASSAY_I32, {8}), 32);
+  inputs.Upload(stream);
+  Ops ops(device, &stream);
+  const auto t = inputs.Ids(3);
+  ops.GatherRows(t.words, t.index, t.ids);
+  stream.Synchronize();
+  EXPECT_EQ(Fetch(device, inputs.Tensors(3, 3, 3).ids), (std::vector<int32_t>{93, 55, 0}));
 }
 
 TEST(DecodeBucket, IsExactForSmallBatchesAndAMultipleOfEightAbove) {

@@ -33,12 +33,17 @@ struct TokenLogprob {
   std::vector<float> top_logprobs;
 };
 
+// In place of a token that a step in flight is going to sample.
+constexpr int32_t kTokenInFlight = -1;
+
 // A request in the engine: waiting -> running (holds KV blocks) -> finished.
 struct Sequence {
   int64_t id = 0;
   Request request;
-  std::vector<int32_t> tokens;  // prompt, then generated
-  int64_t computed = 0;         // tokens whose K and V are in the cache
+  std::vector<int32_t> tokens;  // prompt, then generated; the last ones may be in flight
+  int64_t computed = 0;         // tokens whose K and V are in the cache once the steps in flight are done
+  int32_t in_flight = 0;        // steps that were scheduled and have not come back
+  int32_t sample_row = -1;      // the row of its last sample among those of that step
   std::vector<int32_t> block_table;
   FinishReason finish = FinishReason::kNone;
   std::vector<float> prompt_logprobs;  // of prompt tokens 1, 2, ...

@@ -40,39 +40,57 @@ void Scheduler::Admit() {
   }
 }
 
+StepItem Scheduler::Take(Sequence* s, int64_t tokens) {
+  StepItem item{s, s->computed, tokens, false};
+  s->computed += tokens;
+  ++s->in_flight;
+  item.samples = s->pending() == 0 && s->request.max_new_tokens > 0;
+  if (item.samples) s->tokens.push_back(kTokenInFlight);
+  return item;
+}
+
 std::vector<StepItem> Scheduler::Schedule() {
   Admit();
   std::vector<StepItem> prompts, decodes;
   int64_t budget = limits_.max_tokens;
   for (const auto& sequence : running_) {
-    if (sequence->generated() > 0) {
-      decodes.push_back({sequence.get(), 1});
-    } else if (budget > 0) {
-      const int64_t n = std::min(budget, sequence->pending());
-      prompts.push_back({sequence.get(), n});
-      budget -= n;
-    }
+    if (sequence->generated() > 0 || sequence->pending() == 0 || budget == 0) continue;
+    prompts.push_back(Take(sequence.get(), std::min(budget, sequence->pending())));
+    budget -= prompts.back().tokens;
   }
   if (!prompts.empty()) return prompts;
-  if (static_cast<int64_t>(decodes.size()) > limits_.max_tokens) decodes.resize(limits_.max_tokens);
+  for (const auto& sequence : running_) {
+    const bool more = sequence->generated() < sequence->request.max_new_tokens;
+    if (sequence->finish != FinishReason::kNone || sequence->generated() == 0 || !more || budget == 0) continue;
+    decodes.push_back(Take(sequence.get(), 1));
+    --budget;
+  }
   return decodes;
 }
 
-void Scheduler::Advance(const StepItem& item, int32_t token) {
+bool Scheduler::Advance(const StepItem& item, int32_t token) {
   Sequence* s = item.sequence;
-  s->computed += item.tokens;
-  ASSAY_CHECK(s->computed <= static_cast<int64_t>(s->tokens.size()));
-  if (s->pending() > 0) return;
-  if (s->request.max_new_tokens == 0) return Finish(s, FinishReason::kLength);
-  ASSAY_CHECK(token >= 0);
-  s->tokens.push_back(token);
-  const auto& stop = s->request.stop_ids;
-  if (std::find(stop.begin(), stop.end(), token) != stop.end()) return Finish(s, FinishReason::kStop);
-  if (s->generated() >= s->request.max_new_tokens) return Finish(s, FinishReason::kLength);
+  ASSAY_CHECK(s->in_flight > 0 && item.samples == (token >= 0));
+  --s->in_flight;
+  const bool late = s->finish != FinishReason::kNone;
+  if (!late && item.samples) {
+    const auto at = static_cast<size_t>(item.begin + item.tokens);
+    s->tokens[at] = token;
+    const auto& stop = s->request.stop_ids;
+    if (std::find(stop.begin(), stop.end(), token) != stop.end()) {
+      s->finish = FinishReason::kStop;
+      s->tokens.resize(at + 1);  // what is in flight will be dropped
+    } else if (s->generated() >= s->request.max_new_tokens && s->in_flight == 0) {
+      s->finish = FinishReason::kLength;
+    }
+  } else if (!late && s->request.max_new_tokens == 0 && s->pending() == 0 && s->in_flight == 0) {
+    s->finish = FinishReason::kLength;
+  }
+  if (s->finish != FinishReason::kNone && s->in_flight == 0) Finish(s);
+  return !late;
 }
 
-void Scheduler::Finish(Sequence* sequence, FinishReason reason) {
-  sequence->finish = reason;
+void Scheduler::Finish(Sequence* sequence) {
   pool_->Free(&sequence->block_table);
   const auto it = std::find_if(running_.begin(), running_.end(), [&](const auto& s) { return s.get() == sequence; });
   ASSAY_CHECK(it != running_.end());

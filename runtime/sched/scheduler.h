@@ -3,7 +3,9 @@
 // Policy: static batches. A batch is admitted when the one before it is finished; a sequence is admitted only with
 // room for its longest possible length, so it can never run out of KV blocks. All prompts of a batch are run first
 // (several per step, within the token budget), then all its sequences decode together, one token each per step.
-// One thread.
+// A step counts as done for the planning of the next as soon as it is scheduled, so that the next can be scheduled
+// while it runs; what it sampled is told later (Advance). A sequence that then turns out to have met a stop token may
+// have run one step too many, whose token is dropped. One thread.
 #pragma once
 
 #include <cstdint>
@@ -25,7 +27,11 @@ struct SchedulerLimits {
 
 struct StepItem {
   Sequence* sequence = nullptr;
-  int64_t tokens = 0;  // the next `tokens` of sequence->tokens that are not computed yet
+  int64_t begin = 0;  // the step computes the sequence's tokens [begin, begin + tokens)
+  int64_t tokens = 0;
+  bool samples = false;  // and samples the one after them
+
+  bool decodes() const { return begin >= static_cast<int64_t>(sequence->request.prompt.size()); }
 };
 
 class Scheduler {
@@ -34,11 +40,13 @@ class Scheduler {
 
   // The new sequence's id, or why the request can never run.
   Result<int64_t> Add(Request request);
-  // The next step; empty when nothing is left to do. Blocks for the step's tokens are in the sequences' tables.
+  // The next step; empty when nothing can be done before steps in flight have come back, or at all. Blocks for the
+  // step's tokens are in the sequences' tables.
   std::vector<StepItem> Schedule();
-  // The step ran: item.tokens are in the cache. `token` is what was sampled for it, or -1 if prompt tokens are left
-  // or nothing was to be sampled. A sequence that is thereby finished gives its blocks back.
-  void Advance(const StepItem& item, int32_t token);
+  // The oldest step in flight of the item's sequence has come back. `token` is what was sampled for it, or -1 if
+  // nothing was. A sequence that is thereby finished gives its blocks back. False if the token came after the
+  // sequence's end.
+  bool Advance(const StepItem& item, int32_t token);
   // Ends every sequence, waiting or running, and gives all blocks back.
   void Clear();
 
@@ -48,7 +56,8 @@ class Scheduler {
 
  private:
   void Admit();
-  void Finish(Sequence* sequence, FinishReason reason);
+  StepItem Take(Sequence* sequence, int64_t tokens);
+  void Finish(Sequence* sequence);
 
   SchedulerLimits limits_;
   BlockPool* pool_;

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <deque>
 #include <map>
 
 namespace assay {
@@ -16,25 +17,30 @@ Request MakeRequest(int64_t prompt, int64_t new_tokens, std::vector<int32_t> sto
   return r;
 }
 
-// Runs to the end with a model that always samples `token`; checks what every step promises.
-int RunAll(Scheduler& scheduler, const SchedulerLimits& limits, int32_t token = 7) {
+// Runs to the end with a model that always samples `token`, with up to `flights` steps under way; checks what every
+// step promises.
+int RunAll(Scheduler& scheduler, const SchedulerLimits& limits, int32_t token = 7, size_t flights = 1) {
   int steps = 0;
+  std::deque<std::vector<StepItem>> under_way;
   while (!scheduler.idle()) {
-    const auto items = scheduler.Schedule();
-    EXPECT_FALSE(items.empty());
-    if (items.empty() || ++steps > 10000) break;
-    int64_t tokens = 0;
-    for (const StepItem& item : items) {
-      EXPECT_GT(item.tokens, 0);
-      EXPECT_LE(item.tokens, item.sequence->pending());
-      tokens += item.tokens;
+    while (under_way.size() < flights) {
+      auto items = scheduler.Schedule();
+      if (items.empty()) break;
+      ++steps;
+      int64_t tokens = 0;
+      for (const StepItem& item : items) {
+        EXPECT_GT(item.tokens, 0);
+        EXPECT_LE(item.begin + item.tokens, static_cast<int64_t>(item.sequence->tokens.size()));
+        tokens += item.tokens;
+      }
+      EXPECT_LE(tokens, limits.max_tokens);
+      EXPECT_LE(static_cast<int64_t>(items.size()), limits.max_seqs);
+      under_way.push_back(std::move(items));
     }
-    EXPECT_LE(tokens, limits.max_tokens);
-    EXPECT_LE(static_cast<int64_t>(items.size()), limits.max_seqs);
-    for (const StepItem& item : items) {
-      const bool samples = item.tokens == item.sequence->pending() && item.sequence->request.max_new_tokens > 0;
-      scheduler.Advance(item, samples ? token : -1);
-    }
+    EXPECT_FALSE(under_way.empty());
+    if (under_way.empty() || steps > 10000) break;
+    for (const StepItem& item : under_way.front()) scheduler.Advance(item, item.samples ? token : -1);
+    under_way.pop_front();
   }
   return steps;
 }
@@ -90,7 +96,9 @@ TEST(Scheduler, WaitsForBlocksInsteadOfRunningOut) {
   const SchedulerLimits limits{16, 4, 16};
   Scheduler scheduler(limits, &pool);
   for (int i = 0; i < 4; ++i) ASSERT_TRUE(scheduler.Add(MakeRequest(4, 4)).ok());
-  EXPECT_EQ(scheduler.Schedule().size(), 2u);
+  const auto first = scheduler.Schedule();
+  EXPECT_EQ(first.size(), 2u);
+  for (const StepItem& item : first) scheduler.Advance(item, 7);
   RunAll(scheduler, limits);
   EXPECT_EQ(scheduler.TakeFinished().size(), 4u);
   EXPECT_EQ(pool.available(), 4);
@@ -106,6 +114,40 @@ TEST(Scheduler, StopsAtAStopToken) {
   ASSERT_EQ(finished.size(), 1u);
   EXPECT_EQ(finished[0]->finish, FinishReason::kStop);
   EXPECT_EQ(finished[0]->generated(), 1);
+}
+
+// With a step under way, the next is scheduled as if that one were done.
+TEST(Scheduler, SchedulesAhead) {
+  BlockPool pool(8, 4);
+  const SchedulerLimits limits{4, 2, 32};
+  Scheduler scheduler(limits, &pool);
+  ASSERT_TRUE(scheduler.Add(MakeRequest(6, 3)).ok());
+  EXPECT_EQ(RunAll(scheduler, limits, 7, 2), 4);  // 4 + 2 of the prompt, two decode steps
+  const auto finished = scheduler.TakeFinished();
+  EXPECT_EQ(finished.at(0)->tokens, (std::vector<int32_t>{1, 1, 1, 1, 1, 1, 7, 7, 7}));
+  EXPECT_EQ(pool.available(), pool.total());
+}
+
+// The step after a stop token is under way already: what it samples is dropped, and only then are the blocks free.
+TEST(Scheduler, DropsWhatCameAfterAStopToken) {
+  BlockPool pool(8, 4);
+  Scheduler scheduler({16, 1, 32}, &pool);
+  ASSERT_TRUE(scheduler.Add(MakeRequest(2, 20, {3})).ok());
+  const auto prompt = scheduler.Schedule();
+  const auto first = scheduler.Schedule();
+  ASSERT_EQ(first.size(), 1u);
+  EXPECT_TRUE(scheduler.Advance(prompt.at(0), 5));
+  const auto second = scheduler.Schedule();
+  EXPECT_TRUE(scheduler.Advance(first[0], 3));
+  EXPECT_TRUE(scheduler.Schedule().empty());
+  EXPECT_TRUE(scheduler.TakeFinished().empty());
+  EXPECT_LT(pool.available(), pool.total());
+  EXPECT_FALSE(scheduler.Advance(second.at(0), 9));
+  const auto finished = scheduler.TakeFinished();
+  ASSERT_EQ(finished.size(), 1u);
+  EXPECT_EQ(finished[0]->tokens, (std::vector<int32_t>{1, 1, 5, 3}));
+  EXPECT_EQ(finished[0]->finish, FinishReason::kStop);
+  EXPECT_EQ(pool.available(), pool.total());
 }
 
 TEST(Scheduler, RunsAPromptThatWantsNoTokens) {

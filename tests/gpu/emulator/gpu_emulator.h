@@ -186,7 +186,7 @@ enum emulatedError_t {
   emulatedErrorMemoryAllocation = 2,
   // Beyond these, CUDA's own numbers.
 };
-enum emulatedMemcpyKind { emulatedMemcpyHostToDevice, emulatedMemcpyDeviceToHost, emulatedMemcpyDeviceToDevice };
+enum emulatedMemcpyKind { emulatedMemcpyHostToDevice, emulatedMemcpyDeviceToHost, emulatedMemcpyDefault };
 using emulatedStream_t = assay::gpu::emulator::StreamState*;
 using emulatedEvent_t = struct EmulatedEvent*;
 using emulatedGraph_t = struct EmulatedGraph*;

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+// The program on the GPU backend, which runs here on an emulated GPU (tests/gpu): whole models against what Hugging
+// Face transformers gave, with steps scheduled ahead and recorded as graphs; and what a user sees of a failing card.
+#include <gtest/gtest.h>
+
+#include "tests/e2e/program.h"
+
+namespace assay::e2e {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::json;
+
+const fs::path kCheckpoints = fs::path(ASSAY_SOURCE_DIR) / "tests/data/checkpoints";
+const std::string kGpu = ASSAY_EMULATED_GPU;
+
+class EmulatedGpu : public testing::Test {
+ protected:
+  std::vector<std::string> Generate(const std::string& name, const std::string& n, const std::string& dtype) {
+    const Json golden = ParseOne(ReadFile(kCheckpoints / (name + ".golden.json")));
+    const std::string ids = folder_.Write("prompt.json", golden.at("prompt").dump());
+    return {"generate",
+            "--model",
+            (kCheckpoints / golden.at("model").get<std::string>()).string(),
+            "--token-ids",
+            ids,
+            "-n",
+            n,
+            "--dtype",
+            dtype,
+            "--json",
+            "--device",
+            kGpu};
+  }
+  void ExpectFails(const std::vector<std::string>& args, const Environment& environment, const std::string& words) {
+    const Outcome run = RunAssay(args, environment);
+    EXPECT_EQ(run.exit_code, 2) << run.err;
+    EXPECT_EQ(run.out, "");
+    EXPECT_NE(run.err.find(words), std::string::npos) << run.err << "does not say " << words;
+  }
+
+  TemporaryFolder folder_;
+};
+
+class EmulatedGpuGolden : public EmulatedGpu, public testing::WithParamInterface<std::string> {};
+
+TEST_P(EmulatedGpuGolden, GreedyTokens) {
+  const Json golden = ParseOne(ReadFile(kCheckpoints / (GetParam() + ".golden.json")));
+  const auto expected = golden.at("greedy").get<std::vector<int>>();
+  const Outcome run = RunAssay(Generate(GetParam(), std::to_string(expected.size()), "f32"), 240);
+  ASSERT_EQ(run.exit_code, 0) << run.err;
+  EXPECT_EQ(ParseOne(run.out).at("token_ids").get<std::vector<int>>(), expected);
+}
+
+TEST_P(EmulatedGpuGolden, LogProbabilitiesIn16Bits) {
+  const Json golden = ParseOne(ReadFile(kCheckpoints / (GetParam() + ".golden.json")));
+  const std::string ids = folder_.Write("ids.json", golden.at("ids").dump());
+  const std::string model = (kCheckpoints / golden.at("model").get<std::string>()).string();
+  const Outcome run = RunAssay({"score", "--model", model, "--tokens", ids, "--json", "--device", kGpu}, 240);
+  ASSERT_EQ(run.exit_code, 0) << run.err;
+  const auto expected = golden.at("logprobs").get<std::vector<double>>();
+  const auto actual = ParseOne(run.out).at("logprobs").get<std::vector<double>>();
+  ASSERT_EQ(actual.size(), expected.size());
+  // bf16 activations: each of a few dozen roundings moves a logit of size 1 by up to 2^-9.
+  for (size_t i = 0; i < expected.size(); ++i) EXPECT_NEAR(actual[i], expected[i], 0.1) << "token " << i + 1;
+}
+
+INSTANTIATE_TEST_SUITE_P(Checkpoints, EmulatedGpuGolden,
+                         testing::Values("llama3-gqa-tied", "qwen3", "mistral-window", "gguf-llama-q4_1"),
+                         [](const auto& info) {
+                           std::string name = info.param;
+                           for (char& c : name) c = std::isalnum(static_cast<unsigned char>(c)) ? c : '_';
+                           return name;
+                         });
+
+TEST_F(EmulatedGpu, TooLittleMemoryIsNamedWithWhatIsMissing) {
+  ExpectFails(Generate("qwen3", "4", "f32"), {{"ASSAY_EMULATED_MEMORY", "200000"}}, "are missing");
+}
+
+// The error comes back from whatever the host waits for next; nothing hangs, nothing is printed as a result.
+TEST_F(EmulatedGpu, ALostDeviceEndsTheRunWithItsCode) {
+  ExpectFails(Generate("qwen3", "64", "f32"), {{"ASSAY_EMULATED_FAULT", "500:719"}}, "error 719");
+}
+
+TEST_F(EmulatedGpu, FailingMemoryIsNamed) {
+  ExpectFails(Generate("qwen3", "4", "f32"), {{"ASSAY_EMULATED_FAULT", "3:214"}}, "the memory of this card is failing");
+}
+
+}  // namespace
+}  // namespace assay::e2e
