@@ -203,6 +203,13 @@ void PrintFootnotes(const RunResult& r, std::ostream& out) {
   table.AddRow({"accuracy", AccuracyLine(r.accuracy)});
   table.AddRow({"power", PowerLine(r.power)});
   if (const std::string energy = EnergyLine(r.power); !energy.empty()) table.AddRow({"energy", energy});
+  if (r.memory) {
+    const auto bytes = [](int64_t n) { return Bytes(static_cast<double>(n)); };
+    table.AddRow({"memory", "weights " + bytes(r.memory->weights_bytes) + ", KV cache " +
+                                bytes(r.memory->kv_cache_bytes) + ", activations " +
+                                bytes(r.memory->activations_bytes) + ", logits " + bytes(r.memory->logits_bytes) +
+                                (r.device.count > 1 ? " on each" : "")});
+  }
   if (r.peak_rss_bytes) table.AddRow({"peak memory", Bytes(static_cast<double>(*r.peak_rss_bytes)) + " resident"});
   out << "\n" << table.Render("");
   for (const std::string& warning : r.warnings) {

@@ -127,6 +127,11 @@ void Fields(Io& io, GapReport& x) {
   io("gaps", x.gaps), io("notes", x.notes);
 }
 template <class Io>
+void Fields(Io& io, DeviceMemory& x) {
+  io("weights_bytes", x.weights_bytes), io("kv_cache_bytes", x.kv_cache_bytes);
+  io("activations_bytes", x.activations_bytes), io("logits_bytes", x.logits_bytes);
+}
+template <class Io>
 void Fields(Io& io, Accuracy& x) {
   io("verdict", x.verdict), io("reference", x.reference), io("tokens", x.tokens);
   io("max_logprob_error", x.max_logprob_error), io("tolerance", x.tolerance), io("note", x.note);
@@ -148,8 +153,8 @@ void Fields(Io& io, RunResult& x) {
   io("schema", x.schema), io("id", x.id), io("started_at", x.started_at), io("duration_s", x.duration_s);
   io("status", x.status), io("tool", x.tool), io("host", x.host), io("device", x.device), io("model", x.model);
   io("workload", x.workload), io("warm_up", x.warm_up), io("trials", x.trials), io("metrics", x.metrics);
-  io("ops", x.ops), io("phases", x.phases), io("peak_rss_bytes", x.peak_rss_bytes), io("power", x.power),
-      io("limits", x.limits);
+  io("ops", x.ops), io("phases", x.phases), io("memory", x.memory), io("peak_rss_bytes", x.peak_rss_bytes),
+      io("power", x.power), io("limits", x.limits);
   io("gap", x.gap), io("accuracy", x.accuracy), io("environment", x.environment), io("warnings", x.warnings);
 }
 

@@ -152,6 +152,11 @@ struct Limits {
 };
 
 // The guard against winning by computing something else.
+// What the run planned to take on the device (of one rank).
+struct DeviceMemory {
+  int64_t weights_bytes = 0, kv_cache_bytes = 0, activations_bytes = 0, logits_bytes = 0;
+};
+
 struct Accuracy {
   std::string verdict = "not_run";  // "passed", "failed", "not_run"
   std::optional<std::string> reference;
@@ -197,6 +202,7 @@ struct RunResult {
   Metrics metrics;
   std::vector<OpShare> ops;
   Phases phases;
+  std::optional<DeviceMemory> memory;
   std::optional<int64_t> peak_rss_bytes;
   Power power;
   Limits limits;

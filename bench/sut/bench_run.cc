@@ -306,6 +306,12 @@ void BenchRun::Execute() {
   }
   Probe(true);
   Progress("loading " + config.name);
+  {
+    const MemoryPlan plan = session_->Plan(EngineOptions());
+    const std::lock_guard lock(mutex_);
+    result_.memory = {static_cast<int64_t>(plan.weights), static_cast<int64_t>(plan.kv_cache),
+                      static_cast<int64_t>(plan.activations), static_cast<int64_t>(plan.logits)};
+  }
   engine_ = session_->Load(EngineOptions());
   Rest(&idle_loaded_, ", weights loaded");
   WarmUpEngine();

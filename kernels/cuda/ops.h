@@ -22,8 +22,9 @@ void RmsNorm(const View& x, const View& w, const View& y, float eps, const Queue
 void AddRmsNorm(const View& x, const View& w, const View& residual, const View& y, float eps, const Queue& queue);
 
 constexpr int kMaxHeadDim = 256;
-// What rope turns by, made on the host once per call: inv_freq[i] for i < rotary_dim/2, after scaling (ref::RopeInvFreq).
-// In double: rounded to f32 it would turn a pair by some 0.05 rad too much or too little at position 1e6.
+// What rope turns by, made on the host once per call: inv_freq[i] for i < rotary_dim/2, after scaling
+// (ref::RopeInvFreq). In double: rounded to f32 it would turn a pair by some 0.05 rad too much or too little at
+// position 1e6.
 struct RopeTable {
   double inv_freq[kMaxHeadDim / 2];
 };
@@ -51,8 +52,8 @@ size_t LogprobsWorkspace(int64_t rows, int64_t vocab, int64_t top);
 void Logprobs(const View& logits, const View& targets, const View& target_logprob, const View& top_ids,
               const View& top_logprobs, void* workspace, const Queue& queue);
 
-// The end of all_gather: parts [R, rows, part] of R ranks to y [rows, V], rank after rank within a row; what of the last
-// rank's part lies beyond V is dropped.
+// The end of all_gather: parts [R, rows, part] of R ranks to y [rows, V], rank after rank within a row; what of the
+// last rank's part lies beyond V is dropped.
 void JoinParts(const float* parts, int64_t rows, int64_t part, const View& y, const Queue& queue);
 
 size_t ProbeReadWorkspace(const Queue& queue);

@@ -19,14 +19,14 @@ __device__ __forceinline__ Rank RankOf(float x, int index) {
   if (!(x == x)) x = -__int_as_float(0x7f800000);
   const uint32_t bits = __float_as_uint(x + 0.0f);  // -0 equals 0
   const uint32_t key = (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
-  return static_cast<Rank>(key) << 32 | (0xffffffffu - static_cast<uint32_t>(index));
+  return static_cast<Rank>(key) << 32 | (UINT32_MAX - static_cast<uint32_t>(index));
 }
 __device__ __forceinline__ float ValueOf(Rank rank) {
   const auto key = static_cast<uint32_t>(rank >> 32);
   return __uint_as_float((key & 0x80000000u) != 0 ? key & 0x7fffffffu : ~key);
 }
 __device__ __forceinline__ int IndexOf(Rank rank) {
-  return static_cast<int>(0xffffffffu - static_cast<uint32_t>(rank));
+  return static_cast<int>(UINT32_MAX - static_cast<uint32_t>(rank));
 }
 
 struct Greater {

@@ -2,6 +2,8 @@
 // The GPU backend on an emulated GPU, through all conformance cases: every kernel, the adapter, recorded plans.
 #include <gtest/gtest.h>
 
+#include <set>
+
 #include "bench/conform/case_text.h"
 #include "bench/conform/conform.h"
 
@@ -9,9 +11,9 @@ namespace assay::bench {
 namespace {
 
 #if defined(__SANITIZE_ADDRESS__)
-constexpr int64_t kEvery = 67;  // a prime, so that the sample meets all combinations
+constexpr int64_t kEvery = 127;  // a prime, so that the sample meets all combinations
 #else
-constexpr int64_t kEvery = 13;
+constexpr int64_t kEvery = 29;
 #endif
 
 std::shared_ptr<Device> OpenEmulated(int warp) {
@@ -26,8 +28,10 @@ TEST_P(EmulatedGpuConforms, AllCases) {
   const auto& [op, warp] = GetParam();
   ConformOptions options;
   options.filter = "^" + op + " ";
-  // The products and attention have thousands of combinations, and an emulated thread is slow.
-  if (op == "linear" || op == "attn_paged" || op == "qk_norm_rope_kv_write") options.every = kEvery;
+  // Some have hundreds or thousands of combinations, and an emulated thread is slow.
+  const std::set<std::string> many = {"attn_paged", "linear", "kv_write_paged", "kv_block_copy",
+                                      "qk_norm_rope_kv_write"};
+  if (many.contains(op)) options.every = kEvery;
   const ConformReport report = RunConformance(OpenEmulated(warp), options, {});
   EXPECT_GT(report.Count(CaseStatus::kPassed), 0);
   for (const CaseReport& c : report.cases) {

@@ -274,6 +274,12 @@ if ! ldconfig -p 2>/dev/null | grep -q libcublasLt; then
 fi
 export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:-}
 
+# The device is there and does what an empty call asks, or there is no use in going on.
+why=$("$assay" conform --device "$device" --op '^glu .*tokens=0' --json 2>&1 >/dev/null) || {
+  echo "run-gpu.sh: $device does not work: ${why:-an empty operation failed}" >&2
+  "$assay" devices >&2
+  exit 2
+}
 say "device $device, into $out, at most $total s"
 meter=
 if command -v nvidia-smi >/dev/null; then # clocks and throttling, twice a second, for the whole run

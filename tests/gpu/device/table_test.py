@@ -162,6 +162,10 @@ class Script(unittest.TestCase):
             self.assertRegex(run.stdout, r"\| bf16 \| 4 \| 16/8 \|")
             self.assertIn("done; problems: 0", run.stdout)
 
+            run = subprocess.run(command[:3] + ["--device", "cuda:7"], capture_output=True, text=True)
+            self.assertEqual(run.returncode, 2)
+            self.assertIn("cuda:7 does not work", run.stderr)
+
             # Time that is over leaves a table and says what is missing; what is there stays.
             run = subprocess.run(command + ["--only", "conform", "--seconds", "2"], capture_output=True, text=True)
             self.assertIn("- conform: not run: no time is left", run.stdout)
