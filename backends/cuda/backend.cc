@@ -92,7 +92,7 @@ assay_status DeviceCreate(int32_t index, const assay_device_options*, assay_devi
 
 void DeviceDestroy(assay_device device) {
   if (device == nullptr) return;
-  UseDevice(device->index);
+  UseDeviceToFree(device->index);
   --InUse()[static_cast<size_t>(device->index)];
   delete device;
 }
@@ -138,7 +138,7 @@ assay_status StreamCreate(assay_device device, assay_stream* stream, assay_messa
 }
 
 void StreamDestroy(assay_stream stream) {
-  if (stream != nullptr) UseDevice(stream->device->index);
+  if (stream != nullptr) UseDeviceToFree(stream->device->index);
   delete stream;
 }
 
@@ -165,7 +165,7 @@ assay_status EventCreate(assay_device device, assay_event* event, assay_message*
 }
 
 void EventDestroy(assay_event event) {
-  if (event != nullptr) UseDevice(event->device->index);
+  if (event != nullptr) UseDeviceToFree(event->device->index);
   delete event;
 }
 
@@ -362,7 +362,7 @@ assay_status PlanLaunch(assay_stream stream, assay_plan plan, const assay_host_l
 
 void PlanDestroy(assay_plan plan) {
   if (plan == nullptr) return;
-  UseDevice(plan->device->index);
+  UseDeviceToFree(plan->device->index);
   DestroyGraph(plan->graph);
   delete plan;
 }
@@ -385,7 +385,7 @@ assay_status CommCreate(assay_device device, const assay_comm_id* id, int32_t ra
 
 void CommDestroy(assay_comm comm) {
   if (comm == nullptr) return;
-  UseDevice(comm->device->index);
+  UseDeviceToFree(comm->device->index);
   DestroyComm(comm);
 }
 

@@ -102,6 +102,7 @@ void assay_device_s::TuneLinear(const assay::WeightSpec& spec, int64_t rows, ass
   if (!gemm || !wide || spec.dtype != x || spec.compute == DType::kF32 || rows <= kFewRows) return;
   constexpr int64_t kAligned = 8;  // elements, as the library wants rows
   if (spec.cols % kAligned != 0 || spec.rows % kAligned != 0) return;
+  if (!tuned.insert({rows, spec.rows, spec.cols, static_cast<int64_t>(x)}).second) return;
   const uint64_t n = static_cast<uint64_t>(spec.rows), k = static_cast<uint64_t>(spec.cols);
   const uint64_t m = static_cast<uint64_t>(rows);
   constexpr uint64_t kBytes = 2, kAlign = 256;
@@ -161,7 +162,7 @@ assay_buffer_s::assay_buffer_s(assay_device_s* owner, uint64_t size, bool host_v
 }
 
 assay_buffer_s::~assay_buffer_s() {
-  assay::backend_cuda::UseDevice(device->index);
+  assay::backend_cuda::UseDeviceToFree(device->index);
   if (pinned) {
     assay::backend_cuda::FreePinned(data);
   } else {

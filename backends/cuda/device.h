@@ -4,9 +4,10 @@
 // device while there is a free block, and a copy's source belongs to the caller again at once.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
-#include <mutex>
+#include <set>
 #include <vector>
 
 #include "backends/common/call.h"
@@ -85,7 +86,8 @@ struct assay_device_s {
 
   const int index;
   assay::backend_cuda::DeviceFacts facts;
-  assay::gpu::Queue queue;  // without a stream
+  std::set<std::array<int64_t, 4>> tuned;  // m, n, k, dtype
+  assay::gpu::Queue queue;                 // without a stream
   // For packing; made with the first weight.
   std::unique_ptr<assay::gpu::GemmLt> gemm;  // null: own kernels serve everything
   std::unique_ptr<assay::backend_cuda::Lane> packing;

@@ -72,6 +72,14 @@ void CopyAsync(void* to, const void* from, uint64_t bytes, Direction direction, 
   if (bytes > 0) Check(GPU_API(MemcpyAsync)(to, from, bytes, kind, stream), "copying");
 }
 
+void UseDevice(int index) {
+  Check(GPU_API(SetDevice)(index), "choosing the device");
+}
+
+void UseDeviceToFree(int index) {
+  static_cast<void>(GPU_API(SetDevice)(index));
+}
+
 #if defined(ASSAY_GPU_EMULATED)
 
 const char* PlatformName() {
@@ -94,8 +102,6 @@ DeviceFacts ReadFacts(int, bool) {
   facts.memory_free = free;
   return facts;
 }
-
-void UseDevice(int) {}
 
 void* AllocatePinned(uint64_t bytes) {
   void* address = nullptr;
@@ -226,10 +232,6 @@ DeviceFacts ReadFacts(int index, bool in_use) {
     facts.memory_free = free;
   }
   return facts;
-}
-
-void UseDevice(int index) {
-  Check(GPU_API(SetDevice)(index), "choosing the device");
 }
 
 void* AllocatePinned(uint64_t bytes) {

@@ -32,6 +32,9 @@ DeviceFacts ReadFacts(int index, bool in_use);
 
 // Makes the device the calling thread's.
 void UseDevice(int index);
+// The same before something of it is given back: of a lost device there is nothing more to say, and destructors do not
+// throw.
+void UseDeviceToFree(int index);
 
 // Throws a Failure that says what could not be done and why; out of memory, lost and failing devices have their own
 // status.

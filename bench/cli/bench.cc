@@ -166,6 +166,8 @@ void AddBench(CLI::App& app, Run* run) {
   CLI::Option* requests = count("--requests", &b.requests, "Requests per trial (default: 4, offline: --concurrency)");
   count("--trials", &b.trials, "Trials; the interval comes from the spread between them");
   command->add_option("--seed", b.seed, "Seed of the prompts")->capture_default_str()->type_name("N");
+  command->add_flag("--no-guard", b.no_guard,
+                    "Do not check the output against the reference, which takes minutes for billions of weights");
   command->add_option("--power", b.power, "Meter: " + std::string(bench::kMeterHelp))
       ->capture_default_str()
       ->type_name("METER");

@@ -199,14 +199,16 @@ class Runner {
     std::vector<double> times;
     double total = 0;
     Event begin(subject_), end(subject_);
-    for (size_t i = 0; total < options_.perf_seconds * 1e9 || times.size() < 10; ++i) {
+    // What a launch costs the host hides behind the operation before it, as it does in a model's step.
+    const size_t batch = subject_->info().is_accelerator ? std::max<size_t>(copies, 8) : 1;
+    for (size_t i = 0; total < options_.perf_seconds * 1e9 || times.size() < 10; i += batch) {
       ThrowIfInterrupted();
       begin.Record(stream_);
-      placements[i % copies].Enqueue(problem.call);
+      for (size_t j = i; j < i + batch; ++j) placements[j % copies].Enqueue(problem.call);
       end.Record(stream_);
       end.Synchronize();
-      times.push_back(end.ElapsedNsSince(begin));
-      total += std::max(times.back(), 1000.0);  // a device that claims to take no time still ends
+      times.push_back(end.ElapsedNsSince(begin) / static_cast<double>(batch));
+      total += std::max(times.back(), 1000.0) * static_cast<double>(batch);  // ends even if it claims to take no time
     }
     std::sort(times.begin(), times.end());
     report.repetitions = static_cast<int64_t>(times.size());
@@ -270,8 +272,9 @@ ConformReport RunConformance(const std::shared_ptr<Device>& subject, const std::
   int64_t selected = 0;
   for (const ConformCase& c : ParseCases(ConformanceCases(), subject->info())) {
     ThrowIfInterrupted();
-    const bool perf_case = c.Int("perf", 0) != 0;
-    if (perf_case != (options.mode == ConformMode::kPerf) || !std::regex_search(c.text(), filter)) continue;
+    const int64_t perf = c.Int("perf", 0), most = subject->info().is_accelerator ? 2 : 1;
+    if ((perf > 0) != (options.mode == ConformMode::kPerf) || perf > most) continue;
+    if (!std::regex_search(c.text(), filter)) continue;
     if (selected++ % options.every != 0) continue;
     report.cases.push_back(runner.Run(c));
     if (progress) progress(report.cases.back());

@@ -14,7 +14,7 @@ namespace assay::bench {
 
 enum class ConformMode {
   kTest,  // correctness: values, guard zones, untouched inputs, repeatability
-  kPerf,  // times the cases marked perf=1; values are not looked at
+  kPerf,  // times the cases marked perf=1, on accelerators also perf=2; values are not looked at
   kList,  // names the cases that kTest would run, and those it would skip
 };
 

@@ -31,6 +31,7 @@ struct BenchOptions {
   uint64_t seed = 1;
   std::string power = "auto";
   double power_seconds = 30;  // metered load in all trials together, where there is a meter
+  bool no_guard = false;      // the output is not checked, and the result says so
 };
 const char* ScenarioName(Scenario scenario);
 

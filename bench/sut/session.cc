@@ -11,7 +11,12 @@
 namespace assay::bench {
 namespace {
 
-constexpr double kGiB = 1024.0 * 1024.0 * 1024.0;
+// "14.9 GiB" or "14.9 MiB".
+std::string Size(uint64_t bytes) {
+  constexpr double kMiB = 1 << 20, kGiB = 1 << 30;
+  const auto value = static_cast<double>(bytes);
+  return value < kGiB ? fmt::format("{:.1f} MiB", value / kMiB) : fmt::format("{:.1f} GiB", value / kGiB);
+}
 
 DecoderOptions DecoderOptionsFor(const ExecutorOptions& o) {
   DecoderOptions d;
@@ -109,12 +114,11 @@ void Session::CheckFits(const ExecutorOptions& options) const {
   // Ranks of a CPU share the host's memory; the leader's part of a model is no smaller than another's.
   if (spec_.group && !device_->info().is_accelerator) available /= static_cast<uint64_t>(spec_.group->local_size());
   if (available > 0 && plan.total() > available) {
-    throw Error(
-        fmt::format("{}: needs {:.1f} GiB on {} (weights {:.1f}, KV cache {:.1f}, activations and logits {:.1f}), "
-                    "{:.1f} GiB are free; "
-                    "use a smaller model, a smaller --dtype, or lower --concurrency, --isl or --osl",
-                    spec_.model, plan.total() / kGiB, device_->id(), plan.weights / kGiB, plan.kv_cache / kGiB,
-                    (plan.activations + plan.logits) / kGiB, available / kGiB));
+    throw Error(fmt::format(
+        "{}: needs {} on {} (weights {}, KV cache {}, activations and logits {}), {} are free: {} are missing; "
+        "use a smaller model, a smaller --dtype, or lower --concurrency, --isl or --osl",
+        spec_.model, Size(plan.total()), device_->id(), Size(plan.weights), Size(plan.kv_cache),
+        Size(plan.activations + plan.logits), Size(available), Size(plan.total() - available)));
   }
 }
 

@@ -8,7 +8,7 @@
 // and weights stay in registers. Each warpgroup starts the scores of the next keys before it adds the values of the
 // last, so that its softmax runs under that product; the two take turns at starting products, so that one's softmax
 // also runs under the other's. Limited by the tensor cores: 4 * 128 * 128 * dim operations for 512 * dim bytes of K and
-// V from the L2 cache. Shared memory at dim 128: 32 KiB of queries, 2 * 64 KiB of keys and values. Registers: 240 a
+// V from the L2 cache. Shared memory at dim 128: 32 KiB of queries, 2 * 64 KiB of keys and values. Registers: 232 a
 // thread of the warpgroups that compute. Not yet measured on a card.
 #include "kernels/cuda/gpu.h"
 

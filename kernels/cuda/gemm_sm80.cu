@@ -27,7 +27,7 @@ constexpr int kPitch = kRows + 4;  // of results in shared memory, [token, row]
 template <class Format, int kTokenTiles>
 constexpr int kStageBytes = kRowTiles* kTileBytes<Format> + 2 * kTokenTiles * 8 * Format::kTileK * 2;
 template <class Format, int kTokenTiles>
-constexpr int kDepth = kStageBytes<Format, kTokenTiles> > (34 << 10) ? 3 : 4;
+constexpr int kDepth = kStageBytes<Format, kTokenTiles> > (32 << 10) ? 3 : 4;
 
 // The operands of run j, in full: what is scaled is unpacked in f32 and rounded once.
 template <class Format>
@@ -164,18 +164,23 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
+// Whether it launched: false where a block would take more shared memory than the card has.
 template <class Format, int kTokenTiles>
-void LaunchGemm(const WeightRef& w, const MatrixRef& x, const float* bias, const MatrixRef& y, int splits,
+bool LaunchGemm(const WeightRef& w, const MatrixRef& x, const float* bias, const MatrixRef& y, int splits,
                 int64_t split_bytes, const Queue& queue) {
   constexpr int kBlockTokens = 2 * kTokenTiles * 8;
   constexpr int kRing = kDepth<Format, kTokenTiles> * kStageBytes<Format, kTokenTiles>;
   constexpr int kResults = kBlockTokens * kPitch * 4;
+  constexpr int kShared = kRing > kResults ? kRing : kResults;
+  static_assert(kTokenTiles > 4 || kShared <= kLeastSharedLimit, "narrow blocks fit every card");
+  if (kShared > SharedLimit(queue)) return false;
   const auto k_tiles = static_cast<int>(CeilDiv(w.cols, Format::kTileK));
   const Split split{split_bytes, k_tiles, static_cast<int>(CeilDiv(k_tiles, splits))};
   const dim3 grid(static_cast<unsigned>(CeilDiv(x.rows, kBlockTokens)), static_cast<unsigned>(CeilDiv(w.rows, kRows)),
                   static_cast<unsigned>(splits));
-  Launch(GemmTensorKernel<Format, kTokenTiles>, grid, dim3(kThreads),
-         static_cast<size_t>(kRing > kResults ? kRing : kResults), queue.stream, w, x, bias, y, split);
+  Launch(GemmTensorKernel<Format, kTokenTiles>, grid, dim3(kThreads), static_cast<size_t>(kShared), queue.stream, w, x,
+         bias, y, split);
+  return true;
 }
 
 bool IsNarrow(int64_t m) {
@@ -196,11 +201,8 @@ void GemmTensor(const WeightSpec& spec, const WeightRef& w, const MatrixRef& x, 
                 int splits, int64_t split_bytes, const Queue& queue) {
   WithTensorFormat(spec.dtype, [&](auto format) {
     using Format = decltype(format);
-    if (IsNarrow(x.rows)) {
-      LaunchGemm<Format, 4>(w, x, bias, y, splits, split_bytes, queue);
-    } else {
-      LaunchGemm<Format, 8>(w, x, bias, y, splits, split_bytes, queue);
-    }
+    if (!IsNarrow(x.rows) && LaunchGemm<Format, 8>(w, x, bias, y, splits, split_bytes, queue)) return;
+    static_cast<void>(LaunchGemm<Format, 4>(w, x, bias, y, splits, split_bytes, queue));
   });
 }
 

@@ -212,33 +212,41 @@ __global__ void __launch_bounds__(kThreads)
   AddWarps(sum, DynamicShared<float>(), row_tile * kTileRows, bias, y);
 }
 
+// Whether it launched: false where a block would take more shared memory than the card has.
 template <class Format, int kRowTiles, int kTokenTiles>
-void LaunchGemv(const WeightRef& w, const MatrixRef& x, const float* bias, const MatrixRef& y, const Queue& queue) {
+bool LaunchGemv(const WeightRef& w, const MatrixRef& x, const float* bias, const MatrixRef& y, const Queue& queue) {
   const int ring = kWarps * kDepth<Format, kRowTiles> * StageBytes<Format, kRowTiles>(static_cast<int>(x.rows));
   const int sums = kWarps * kTokenTiles * kTokens * kSumPitch<kRowTiles> * 4;
+  const int shared = ring > sums ? ring : sums;
+  if (shared > SharedLimit(queue)) return false;
   const int64_t blocks = CeilDiv(w.padded_rows / kTileRows, kRowTiles);
   Launch(GemvTensorKernel<Format, kRowTiles, kTokenTiles>, dim3(static_cast<unsigned>(blocks)), dim3(kThreads),
-         static_cast<size_t>(ring > sums ? ring : sums), queue.stream, w, x, bias, y,
-         static_cast<int>(CeilDiv(w.cols, Format::kTileK)));
+         static_cast<size_t>(shared), queue.stream, w, x, bias, y, static_cast<int>(CeilDiv(w.cols, Format::kTileK)));
+  return true;
+}
+
+template <class Format>
+bool LaunchGemv(const WeightRef& w, const MatrixRef& x, const float* bias, const MatrixRef& y, const Queue& queue) {
+  // Tiles of rows in a block. More of them read x less often, fewer make more blocks; few bytes a weight want more.
+  constexpr bool kSmall = kTileBytes<Format> * 64 / Format::kTileK < 1024;
+  constexpr int kFew = kSmall ? 2 : 1, kMany = kSmall ? 4 : 2;
+  static_assert(kWarps * kDepth<Format, kFew> * StageBytes<Format, kFew>(1) <= kLeastSharedLimit, "one row fits");
+  if (x.rows > kTokens) return LaunchGemv<Format, kMany, 2>(w, x, bias, y, queue);
+  if (x.rows > kTokens / 2 && LaunchGemv<Format, kMany, 1>(w, x, bias, y, queue)) return true;
+  return LaunchGemv<Format, kFew, 1>(w, x, bias, y, queue);
 }
 
 }  // namespace
 
 void GemvTensor(const WeightSpec& spec, const WeightRef& w, const MatrixRef& x, const float* bias, const MatrixRef& y,
                 const Queue& queue) {
-  WithTensorFormat(spec.dtype, [&](auto format) {
-    using Format = decltype(format);
-    // Tiles of rows in a block. More of them read x less often, fewer make more blocks; few bytes a weight want more.
-    constexpr bool kSmall = kTileBytes<Format> * 64 / Format::kTileK < 1024;
-    constexpr int kFew = kSmall ? 2 : 1, kMany = kSmall ? 4 : 2;
-    if (x.rows > kTokens) {
-      LaunchGemv<Format, kMany, 2>(w, x, bias, y, queue);
-    } else if (x.rows > kTokens / 2) {
-      LaunchGemv<Format, kMany, 1>(w, x, bias, y, queue);
-    } else {
-      LaunchGemv<Format, kFew, 1>(w, x, bias, y, queue);
-    }
-  });
+  bool launched = false;
+  WithTensorFormat(spec.dtype, [&](auto format) { launched = LaunchGemv<decltype(format)>(w, x, bias, y, queue); });
+  if (launched) return;
+  // An A100 or an Ada, with less shared memory than the rings want: the weight is read once for each half of the rows.
+  const int64_t half = (x.rows + 1) / 2;
+  GemvTensor(spec, w, RowsOf(x, 0, half), bias, RowsOf(y, 0, half), queue);
+  GemvTensor(spec, w, RowsOf(x, half, x.rows - half), bias, RowsOf(y, half, x.rows - half), queue);
 }
 
 }  // namespace assay::gpu

@@ -205,15 +205,25 @@ __device__ __forceinline__ int Dot4(uint32_t a, uint32_t b, int c) {
 #endif
 }
 
+#if defined(ASSAY_GPU_CUDA)
+// Allows a kernel all the dynamic shared memory of the device, for which it must have none of its own. Not just what a
+// launch wants: sizes differ from launch to launch, and a recorded one must not find the limit of a later, smaller one.
+template <class... Params>
+void AllowShared(void (*kernel)(Params...)) {
+  int device = 0, most = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most);
+}
+#endif
+
 // Launches on a stream; errors are the runtime's last error. `shared`: bytes of dynamic shared memory. With
 // OverlappedLaunch the kernel starts before its predecessor in the stream has drained (programmatic dependent launch).
 template <class... Params, class... Args>
 void Launch(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared, gpuStream stream, Args... args) {
 #if defined(ASSAY_GPU_CUDA)
   constexpr size_t kWithoutAsking = 48 << 10;
-  if (shared > kWithoutAsking) {
-    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared));
-  }
+  if (shared > kWithoutAsking) AllowShared(kernel);
   cudaLaunchAttribute overlap{};
   overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   overlap.val.programmaticStreamSerializationAllowed = 1;

@@ -74,12 +74,6 @@ Regions RegionsFor(const WeightSpec& spec, int64_t m, const Queue& queue) {
 
 constexpr int kHopper = 90;
 
-MatrixRef RowsOf(const MatrixRef& m, int64_t begin, int64_t count) {
-  MatrixRef part = m;
-  part.data = static_cast<uint8_t*>(m.data) + begin * m.stride * ElementBytes(m.dtype);
-  part.rows = count;
-  return part;
-}
 MatrixRef ColumnsOf(const MatrixRef& m, int64_t begin, int64_t count) {
   MatrixRef part = m;
   part.data = static_cast<uint8_t*>(m.data) + begin * ElementBytes(m.dtype);

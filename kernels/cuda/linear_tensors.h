@@ -23,6 +23,13 @@ inline MatrixRef MatrixOf(const View& v) {
   return m;
 }
 
+inline MatrixRef RowsOf(const MatrixRef& m, int64_t begin, int64_t count) {
+  MatrixRef part = m;
+  part.data = static_cast<uint8_t*>(m.data) + begin * m.stride * ElementBytes(m.dtype);
+  part.rows = count;
+  return part;
+}
+
 template <class T>
 __device__ __forceinline__ void Load8As(const MatrixRef& x, int64_t row, int64_t k, float (&out)[8]) {
   const T* from = static_cast<const T*>(x.data) + row * x.stride + k;

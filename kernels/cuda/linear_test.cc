@@ -187,5 +187,16 @@ TEST(LinearThroughALibrary, WhatItRefusesIsMultipliedAnyway) {
   EXPECT_LT(LargestError({DType::kQ4_0, 32, 18, 770, 40, 64, false}, &library, 90), kHalfError);
 }
 
+TEST(LinearOnASmallerCard, BlocksFitItsSharedMemory) {
+  for (const auto& [capability, limit] : {std::pair(80, size_t{163} << 10), std::pair(89, size_t{99} << 10)}) {
+    emulator::shared_limit = limit;
+    for (const int64_t m : {5, 16, 70}) {
+      EXPECT_LT(LargestError({DType::kQ4_0, 32, 18, m, 40, 192, true}, nullptr, capability), kHalfError) << m;
+      EXPECT_LT(LargestError({DType::kF8_B128, 128, 132, m, 40, 256, false}, nullptr, capability), kHalfError) << m;
+    }
+  }
+  emulator::shared_limit = size_t{227} << 10;
+}
+
 }  // namespace
 }  // namespace assay::gpu

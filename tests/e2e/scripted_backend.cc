@@ -20,6 +20,7 @@
 #include <cstring>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <thread>
 #include <vector>
 
@@ -172,8 +173,21 @@ assay_status WorkspaceSize(assay_device device, const assay_op_desc* desc, const
   return IsCollective(desc) ? ASSAY_OK : real.workspace_size(device, desc, args, bytes, msg);
 }
 
-assay_status BufferMap(assay_buffer, void**, assay_message*) {
-  return ASSAY_ERR_UNSUPPORTED;
+std::set<assay_buffer> visible;  // to the host
+std::mutex visible_mutex;
+
+assay_status BufferCreate(assay_device device, uint64_t bytes, int32_t host_visible, assay_buffer* buffer,
+                          assay_message* msg) {
+  const assay_status status = real.buffer_create(device, bytes, host_visible, buffer, msg);
+  const std::lock_guard lock(visible_mutex);
+  if (status == ASSAY_OK && host_visible) visible.insert(*buffer);
+  if (status == ASSAY_OK && !host_visible) visible.erase(*buffer);  // a handle may come again
+  return status;
+}
+
+assay_status BufferMap(assay_buffer buffer, void** address, assay_message* msg) {
+  const std::lock_guard lock(visible_mutex);
+  return visible.contains(buffer) ? real.buffer_map(buffer, address, msg) : ASSAY_ERR_UNSUPPORTED;
 }
 
 void DropPlans(assay_backend* table) {
@@ -233,6 +247,7 @@ assay_status assay_backend_entry(const assay_host* host, assay_backend* backend,
     DropPlans(&table);  // what is recorded would sleep once, and not when it is launched
   }
   if (std::getenv("SCRIPTED_COMM")) {
+    table.buffer_create = BufferCreate;
     table.buffer_map = BufferMap;
     table.supports = Supports;
     table.workspace_size = WorkspaceSize;

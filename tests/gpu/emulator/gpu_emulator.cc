@@ -326,7 +326,7 @@ uint16_t FloatToHalfBits(float value) {
 void Launch(StreamState* stream, dim3 grid, dim3 block, size_t shared, std::function<void()> thread) {
   const size_t threads = static_cast<size_t>(block.x) * block.y * block.z;
   if (threads == 0 || threads > 1024 || grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.y > 65535 || grid.z > 65535 ||
-      shared > (227u << 10)) {
+      shared > shared_limit) {
     last_error = emulatedErrorInvalidValue;
     return;
   }
@@ -361,6 +361,9 @@ const char* emulatedGetErrorString(emulatedError_t error) {
 emulatedError_t emulatedGetLastError() {
   const emulatedError_t error = std::exchange(emulator::last_error, emulatedSuccess);
   return error != emulatedSuccess ? error : emulator::lost;
+}
+emulatedError_t emulatedSetDevice(int) {
+  return emulator::lost;
 }
 
 namespace {

@@ -91,6 +91,9 @@ void* DynamicShared();
 float HalfBitsToFloat(uint16_t bits);
 uint16_t FloatToHalfBits(float value);
 
+// Bytes of dynamic shared memory that a launch may ask for; a test may make the card a smaller one.
+inline size_t shared_limit = size_t{227} << 10;
+
 struct StreamState;
 void Launch(StreamState* stream, dim3 grid, dim3 block, size_t shared, std::function<void()> thread);
 
@@ -194,6 +197,7 @@ using emulatedGraphExec_t = struct EmulatedGraph*;
 
 const char* emulatedGetErrorString(emulatedError_t error);
 emulatedError_t emulatedGetLastError();
+emulatedError_t emulatedSetDevice(int index);
 emulatedError_t emulatedMalloc(void** address, size_t bytes);
 emulatedError_t emulatedFree(void* address);
 emulatedError_t emulatedMallocHost(void** address, size_t bytes);
