@@ -103,7 +103,7 @@ void AddConform(CLI::App& app, Run* run) {
   AddDeviceOptions(*command, &o->spec);
   command->add_option("--op", o->filter, "Only cases in whose text this regular expression is found")
       ->type_name("REGEX");
-  command->add_option("--every", o->every, "Of these cases only every so manieth")
+  command->add_option("--every", o->every, "Of these cases only every N-th: a quick look")
       ->check(CLI::Range(int64_t{1}, int64_t{1000000}))
       ->type_name("N");
   command->add_option("--seed", o->seed, "Other random inputs")->type_name("N");

@@ -21,7 +21,7 @@ enum class ConformMode {
 struct ConformOptions {
   ConformMode mode = ConformMode::kTest;
   std::string filter;                // ECMAScript regex searched in "op key=value ..."; empty: all
-  int64_t every = 1;                 // of these, every so manieth: a look at a device that is slow to test
+  int64_t every = 1;                 // of these only every n-th: a look at a device that is slow to test
   uint64_t seed = 0;                 // of the random inputs
   double perf_seconds = 0.3;         // per case, after warm-up
   uint64_t perf_bytes = 512u << 20;  // perf rotates among copies of a case's tensors that take about this much
