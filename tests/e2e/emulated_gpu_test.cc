@@ -18,6 +18,9 @@ const std::string kGpu = ASSAY_EMULATED_GPU;
 
 class EmulatedGpu : public testing::Test {
  protected:
+  void SetUp() override {
+    if (kGpu.empty()) GTEST_SKIP() << "the emulated GPU is not built under the thread sanitizer";
+  }
   std::vector<std::string> Generate(const std::string& name, const std::string& n, const std::string& dtype) {
     const Json golden = ParseOne(ReadFile(kCheckpoints / (name + ".golden.json")));
     const std::string ids = folder_.Write("prompt.json", golden.at("prompt").dump());
