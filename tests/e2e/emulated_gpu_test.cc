@@ -86,7 +86,7 @@ TEST_F(EmulatedGpu, TooLittleMemoryIsNamedWithWhatIsMissing) {
 
 // The error comes back from whatever the host waits for next; nothing hangs, nothing is printed as a result.
 TEST_F(EmulatedGpu, ALostDeviceEndsTheRunWithItsCode) {
-  ExpectFails(Generate("qwen3", "64", "f32"), {{"ASSAY_EMULATED_FAULT", "500:719"}}, "error 719");
+  ExpectFails(Generate("qwen3", "64", "f32"), {{"ASSAY_EMULATED_FAULT", "150:719"}}, "error 719");
 }
 
 TEST_F(EmulatedGpu, FailingMemoryIsNamed) {

@@ -183,7 +183,7 @@ inline void __threadfence() {}
 
 // ---- The runtime's calls that backends/cuda makes
 
-enum emulatedError_t {
+enum emulatedError_t : int {
   emulatedSuccess = 0,
   emulatedErrorInvalidValue = 1,
   emulatedErrorMemoryAllocation = 2,
