@@ -24,6 +24,7 @@ static_assert(static_cast<int>(GluAct::kGeluTanh) == ASSAY_GLU_GELU_TANH);
 constexpr std::initializer_list<DType> kFloats = {DType::kF32, DType::kBF16, DType::kF16};
 constexpr std::initializer_list<DType> kF32 = {DType::kF32};
 constexpr std::initializer_list<DType> kIndex = {DType::kI32};
+
 KvAttr ReadKvAttr(const Binder& b, assay_kv_layout layout, int32_t block_size) {
   b.Check(layout == ASSAY_KV_HND || layout == ASSAY_KV_NHD, ASSAY_ERR_UNSUPPORTED, "unknown KV cache layout");
   b.Check(block_size > 0, ASSAY_ERR_INVALID, "block_size is not positive");

@@ -6,7 +6,7 @@
 #include <cstring>
 #include <string>
 
-#include "backends/common/failure.h"
+#include "backends/common/table.h"
 #include "backends/cpu/device.h"
 #include "backends/cpu/host_info.h"
 #include "backends/cpu/operation.h"
@@ -16,6 +16,7 @@ namespace assay::backend_cpu {
 namespace {
 
 using backend::Fail;
+using backend::Fill;
 using backend::Guard;
 using backend::NotNull;
 using backend::ReadStruct;
@@ -29,12 +30,6 @@ constexpr uint64_t kAlignment = 64;  // a cache line, and the widest vector
 
 void CheckIndex(int32_t index) {
   if (index < 0 || index >= kDevices) Fail(ASSAY_ERR_INVALID, "there is no device %d", index);
-}
-
-// Lists end at the first 0, which is there already.
-template <size_t kRoom>
-void Fill(int32_t (&list)[kRoom], std::initializer_list<int32_t> values) {
-  std::copy(values.begin(), values.end(), list);
 }
 
 template <size_t kRoom>
@@ -279,15 +274,8 @@ assay_status Enqueue(assay_stream stream, const assay_op_desc* desc, const assay
     assay_device_s* device = NotNull(stream, "stream")->device;
     Operation operation = Bind(desc, args, device->reference, /*resolve=*/true);
     const uint64_t needed = WorkspaceBytes(operation, device->pool.size());
-    if (needed > workspace_bytes) {
-      Fail(ASSAY_ERR_INVALID, "operation %d needs a workspace of %llu bytes; %llu were given", operation.op,
-           static_cast<unsigned long long>(needed), static_cast<unsigned long long>(workspace_bytes));
-    }
-    if (needed > 0) operation.workspace = Range(workspace, workspace_offset, needed);
-    if (workspace_offset % kAlignment != 0) {
-      Fail(ASSAY_ERR_INVALID, "workspace offset %llu is not a multiple of %llu",
-           static_cast<unsigned long long>(workspace_offset), static_cast<unsigned long long>(kAlignment));
-    }
+    operation.workspace =
+        backend::Scratch(operation.op, needed, workspace, workspace_offset, workspace_bytes, kAlignment);
     if (stream->recording) {
       stream->recording->operations.push_back(operation);
     } else {
@@ -353,14 +341,8 @@ void PlanDestroy(assay_plan plan) {
   delete plan;
 }
 
-void FillTable(const assay_host* host, assay_backend* backend) {
-  if (NotNull(host, "host")->abi_version != ASSAY_ABI_VERSION) {
-    Fail(ASSAY_ERR_UNSUPPORTED, "the host speaks version %u of the backend ABI, this backend version %u",
-         host->abi_version, ASSAY_ABI_VERSION);
-  }
-  if (!ASSAY_HAS_FIELD(NotNull(backend, "backend"), assay_backend, enqueue)) {
-    Fail(ASSAY_ERR_INVALID, "the host's function table lacks required members");
-  }
+void FillTable(const assay_host* host, assay_backend* table_of_host) {
+  backend::CheckHost(host, table_of_host);
   assay_backend table{};
   table.abi_version = ASSAY_ABI_VERSION;
   table.name = "cpu";
@@ -394,7 +376,7 @@ void FillTable(const assay_host* host, assay_backend* backend) {
   table.plan_launch = PlanLaunch;
   table.plan_destroy = PlanDestroy;
   table.telemetry_read = nullptr;  // the host meters CPUs itself (RAPL)
-  WriteStruct(table, backend, "backend");
+  WriteStruct(table, table_of_host, "backend");
 }
 
 }  // namespace

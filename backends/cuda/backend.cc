@@ -5,7 +5,7 @@
 #include <atomic>
 #include <string>
 
-#include "backends/common/failure.h"
+#include "backends/common/table.h"
 #include "backends/cuda/comm.h"
 #include "backends/cuda/device.h"
 #include "backends/cuda/operation.h"
@@ -15,17 +15,12 @@ namespace assay::backend_cuda {
 namespace {
 
 using backend::Fail;
+using backend::Fill;
 using backend::Guard;
 using backend::NotNull;
 using backend::WriteStruct;
 
 constexpr uint64_t kAlignment = 256;  // what cudaMalloc gives, and more than any vector load asks for
-
-// Lists end at the first 0, which is there already.
-template <size_t kRoom>
-void Fill(int32_t (&list)[kRoom], std::initializer_list<int32_t> values) {
-  std::copy(values.begin(), values.end(), list);
-}
 
 assay_device_s::Log host_log = nullptr;  // the host gives it once, before anything else
 
@@ -319,15 +314,7 @@ assay_status Enqueue(assay_stream stream, const assay_op_desc* desc, const assay
     gpu::Queue queue = device->queue;
     queue.stream = stream->lane.stream;
     const uint64_t needed = WorkspaceBytes(call, queue);
-    if (needed > workspace_bytes) {
-      Fail(ASSAY_ERR_INVALID, "operation %d needs a workspace of %llu bytes; %llu were given", call.op,
-           static_cast<unsigned long long>(needed), static_cast<unsigned long long>(workspace_bytes));
-    }
-    if (workspace_offset % kAlignment != 0) {
-      Fail(ASSAY_ERR_INVALID, "workspace offset %llu is not a multiple of %llu",
-           static_cast<unsigned long long>(workspace_offset), static_cast<unsigned long long>(kAlignment));
-    }
-    void* scratch = needed > 0 ? Range(workspace, workspace_offset, needed) : nullptr;
+    void* scratch = backend::Scratch(call.op, needed, workspace, workspace_offset, workspace_bytes, kAlignment);
     Run(call, scratch, device->gemm.get(), queue);
     CheckLaunches("launching a kernel");
   });
@@ -391,14 +378,8 @@ void CommDestroy(assay_comm comm) {
 
 #endif
 
-void FillTable(const assay_host* host, assay_backend* backend) {
-  if (NotNull(host, "host")->abi_version != ASSAY_ABI_VERSION) {
-    Fail(ASSAY_ERR_UNSUPPORTED, "the host speaks version %u of the backend ABI, this backend version %u",
-         host->abi_version, ASSAY_ABI_VERSION);
-  }
-  if (!ASSAY_HAS_FIELD(NotNull(backend, "backend"), assay_backend, enqueue)) {
-    Fail(ASSAY_ERR_INVALID, "the host's function table lacks required members");
-  }
+void FillTable(const assay_host* host, assay_backend* table_of_host) {
+  backend::CheckHost(host, table_of_host);
   host_log = host->log;
   assay_backend table{};
   table.abi_version = ASSAY_ABI_VERSION;
@@ -438,7 +419,7 @@ void FillTable(const assay_host* host, assay_backend* backend) {
   table.comm_create = CommCreate;
   table.comm_destroy = CommDestroy;
 #endif
-  WriteStruct(table, backend, "backend");
+  WriteStruct(table, table_of_host, "backend");
 }
 
 }  // namespace
