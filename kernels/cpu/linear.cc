@@ -66,9 +66,12 @@ int64_t RoundUp(int64_t n, int64_t unit) {
   return (n + unit - 1) / unit * unit;
 }
 
-constexpr int64_t kPrivateX = 8192;     // elements of x, at most, that each member converts for itself
-constexpr int64_t kAmxRows = 32;        // rows of x from which AMX wins for bf16 ...
-constexpr int64_t kAmxBlockRows = 128;  // ... and for block types, which must be dequantised first
+constexpr int64_t kPrivateX = 8192;  // elements of x, at most, that each member converts for itself
+constexpr int64_t kAmxRows = 32;     // rows of x from which AMX wins for bf16 ...
+// ... and for block types. By arithmetic it wins from 20 to 35 rows on: to dequantise a weight takes 0.07 ns (Zen 4;
+// twice that where two threads share a core), to multiply it with a row 0.002 ns, and on the VNNI path 0.007 to 0.01
+// ns.
+constexpr int64_t kAmxBlockRows = 64;
 
 Path PathOf(const Isa& isa, const WeightSpec& spec, int64_t m) {
   const bool strict = spec.compute == DType::kF32;
@@ -118,8 +121,8 @@ struct Part {
 // Cuts y into rectangles as equal as the grains allow. Cuts along M are preferred where that leaves each member enough
 // rows to be bound by arithmetic: then x and y stay in its own cache (with 2 threads and M = 512, converting x for
 // one another cost 10 to 50 % of the whole), while the weights come to all from the shared one.
-// AMX is so fast that a member with fewer rows than a block has would wait for its weights (at 1 TFLOP/s and 256 rows it
-// reads 4 GB/s of them, at 32 rows it would be 32 of the 10 that one core gets), or dequantise them once per member
+// AMX is so fast that a member with fewer rows than a block has would wait for its weights (at 1 TFLOP/s and 256 rows
+// it reads 4 GB/s of them, at 32 rows it would be 32 of the 10 that one core gets), or dequantise them once per member
 // where once is enough: fewer rows are cut along N, and each member reads its share of the weights once.
 Part PartOf(const Plan& plan, int64_t m, int64_t n, int64_t n_grain, const Team& team) {
   const int64_t m_grain = plan.Amx() ? kAmxStripRows : 1;
@@ -255,15 +258,13 @@ void LinearFor(const Isa& isa, const WeightSpec& spec, const View& x, const void
   std::byte* const ws = static_cast<std::byte*>(workspace);
 
   // Whole panels: half a panel is no forward stream, and took longer to read than a whole one.
-  const int64_t n_grain = plan.path == Path::kBlockI8 ? kBlockRows : kPanelRows;
+  const int64_t n_grain = plan.path == Path::kBlockI8 || plan.path == Path::kBlockAmx ? kBlockRows : kPanelRows;
   const Part part = PartOf(plan, m, spec.rows, n_grain, team);
   GemmArgs a;
   a.x = x.data;
   a.ldx = x.stride[0];
   if (plan.x_rows > 0) {
-    const auto convert = plan.Amx()                    ? amx.convert
-                         : plan.path == Path::kBlockI8 ? kernels.quantize
-                                                       : kernels.to_bf16;
+    const auto convert = plan.Amx() ? amx.convert : plan.path == Path::kBlockI8 ? kernels.quantize : kernels.to_bf16;
     const ConvertedX converted = ConvertX(convert, spec, plan, x, part, ws, team);
     a.x = converted.values;
     a.ldx = plan.x_cols;
@@ -301,8 +302,7 @@ void Linear(const WeightSpec& spec, const View& x, const void* packed, const Vie
 void PrefetchWeight(const WeightSpec& spec, int64_t m, const void* packed, int64_t bytes, const Team& team) {
   const bool block = spec.dtype != DType::kF32 && spec.dtype != DType::kF16 && spec.dtype != DType::kBF16;
   const int64_t panel_rows = block ? kBlockRows : kPanelRows;
-  const Plan plan = MakePlan(CurrentIsa(), spec, m);
-  const Part part = PartOf(plan, m, spec.rows, plan.Amx() ? kPanelRows : panel_rows, team);
+  const Part part = PartOf(MakePlan(CurrentIsa(), spec, m), m, spec.rows, panel_rows, team);
   const char* const first = static_cast<const char*>(packed) + part.n0 / panel_rows * PanelBytes(spec);
   const int64_t all = (part.n1 - part.n0 + panel_rows - 1) / panel_rows * PanelBytes(spec);
   for (int64_t at = 0; at < std::min(bytes, all); at += kAlign) __builtin_prefetch(first + at, 0, 2);

@@ -1,23 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
-// bf16 GEMM by AMX tiles: a tile is 16 rows of 64 bytes, and one instruction adds the product of 16 x 32 values of x and
-// 32 x 16 weights to 16 x 16 sums in 16 cycles. A template over the instructions, so that a test can run all of it on an
-// emulation; Tiles gives Configure, Release, Load, LoadOnce, Store, Dot, Prefetch and PrefetchToWrite.
+// bf16 GEMM by AMX tiles: a tile is 16 rows of 64 bytes, and one instruction adds the product of 16 x 32 values of x
+// and 32 x 16 weights to 16 x 16 sums in 16 cycles. A template over the instructions, so that a test can run all of it
+// on an emulation; Tiles gives Configure, Release, Load, LoadOnce, Store, Dot, Prefetch and PrefetchToWrite.
 //
 // Registers: 2 x 2 tiles of sums, 2 of x, 2 of weights: four loads for four products, so each load has 16 cycles. It
 // takes 8 from the L1 cache and over 20 from L2: if all came from L2, it would be bound at 3/4 of the peak.
 //
-// Caches (48 KiB and 2 MiB; made for two hardware threads that share them). For a block of at most 256 rows of x, 256
-// weight rows and 384 columns:
-//   - a strip of 32 rows of x stays in L1 (at most 24 KiB) while all weights of the block pass from L2, loaded with the
+// Caches (48 KiB and 2 MiB, which two hardware threads may share). For a block of at most 256 rows of x, 256 weight
+// rows and 320 columns:
+//   - a strip of 32 rows of x stays in L1 (at most 20 KiB) while all weights of the block pass from L2, loaded with the
 //     hint that they need no place in L1. Not the other way round: rows of a weight tile lie 256 bytes apart, so that
-//     32 weight rows use half of L1's sets. x lies as it is read: block of columns, strip, 32 columns, row.
-//   - L2 holds the weights of this block and the next (2 x 192 KiB), both blocks of x (2 x 192 KiB) and the sums that
-//     wait for the next columns (256 KiB), which are read and written again at 1/6 of the traffic.
-//   - the next block is prefetched into L2 meanwhile, at an even pace. At 1 TFLOP/s per thread that is 4 GB/s of weights
+//     32 weight rows use half of L1's sets. x lies as it is read: part of the columns, strip, 32 columns, row.
+//   - L2 holds the weights of this block and the next (2 x 160 KiB), both blocks of x (2 x 160 KiB) and the sums that
+//     wait for the next columns (256 KiB), which pass between L2 and the tiles once per block.
+//   - the next block is prefetched into L2 meanwhile, at an even pace. At 1 TFLOP/s per thread that is 4 GB/s of
+//   weights
 //     (each is read once per 256 rows) and, where x is too large to stay in L2, 4 GB/s of x; a core reads 10 GB/s.
-// Weights of block types are dequantised to bf16 a block at a time, which costs as much as 512 rows instead of 256 save
-// (then 128 weight rows, so that the sums stay 256 KiB). Tiles of int8 are no faster for them: one holds 64 columns, two
-// of their blocks, so half of it would be zeros, and after every product 256 sums had to leave the tile and be scaled.
+// Weights of block types are dequantised to bf16 block by block. That costs as much as 30 to 60 rows of products, so
+// one dequantising serves 512 rows; the block then has 128 weight rows, so that the sums stay 256 KiB. Tiles of int8
+// would be no faster: one holds 64 columns, two blocks of 32 with scales of their own, so half of it would be zeros,
+// and after every product 256 sums had to leave the tile to be scaled.
+//
+// Not measured: no machine with AMX was at hand. The test counts what the emulation loads and prefetches.
 #pragma once
 
 #include <cstdint>

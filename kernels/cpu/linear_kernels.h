@@ -57,7 +57,7 @@ struct ConvertArgs {
   int64_t k = 0;
   int64_t pieces_per_row = 0;
   int64_t padded_rows = 0;  // AMX only
-  void* out = nullptr;  // [rows][pieces_per_row * 32] bf16 or i8
+  void* out = nullptr;      // [rows][pieces_per_row * 32] bf16 or i8
   BlockScale* scales = nullptr;
   int32_t offset = 0;
 };
@@ -99,12 +99,12 @@ struct AmxKernels {
 extern const AmxKernels kAmx;  // for machines with Isa::amx_bf16 only
 
 // A block of the product, at most (linear_amx.h says why).
-constexpr int64_t kAmxMostRows = 256;           // of x ...
-constexpr int64_t kAmxMostRowsOfBlocks = 512;   // ... for block types
-constexpr int64_t kAmxMostCols = 384;
-constexpr int64_t kAmxMostPanels = 4;           // of weights
+constexpr int64_t kAmxMostRows = 256;          // of x ...
+constexpr int64_t kAmxMostRowsOfBlocks = 512;  // ... for block types
+constexpr int64_t kAmxMostCols = 320;
+constexpr int64_t kAmxMostPanels = 4;  // of weights
 constexpr int64_t kAmxSums = 256 * 256;
-constexpr int64_t kAmxChunkCols = 64;     // columns that are dequantised at a time
+constexpr int64_t kAmxChunkCols = 64;       // columns that are dequantised at a time
 constexpr int64_t kAmxEdge = 32 * 32 + 32;  // a product that does not fit y, and 32 of bias
 constexpr int64_t kAmxScratchBytes =
     (kAmxSums + kAmxChunkCols * kPanelRows + kAmxEdge) * 4 + kAmxMostPanels * kPanelRows * kAmxMostCols * 2;

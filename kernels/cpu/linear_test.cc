@@ -185,10 +185,9 @@ class Product {
     const Isa& isa = level.isa;
     WeightSpec spec = weight_.spec;
     spec.compute = compute;
-    SCOPED_TRACE(LevelName(level) + " compute " +
-                 std::to_string(static_cast<int>(compute)) + " M " + std::to_string(m_) + " N " +
-                 std::to_string(spec.rows) + " K " + std::to_string(spec.cols) + " threads " + std::to_string(threads) +
-                 (bias_.empty() ? "" : " bias"));
+    SCOPED_TRACE(LevelName(level) + " compute " + std::to_string(static_cast<int>(compute)) + " M " +
+                 std::to_string(m_) + " N " + std::to_string(spec.rows) + " K " + std::to_string(spec.cols) +
+                 " threads " + std::to_string(threads) + (bias_.empty() ? "" : " bias"));
     std::vector<float> y(m_ * ldy_ + 1, 77.0f);
     const Memory workspace(LinearWorkspaceFor(isa, spec, m_, threads));
     const View bias = bias_.empty() ? View{} : View{bias_.data(), DType::kF32, 1, {spec.rows, 1, 1, 1}, {1, 0, 0, 0}};
