@@ -12,8 +12,8 @@
 #include <cstring>
 #include <new>
 #include <random>
-#include <set>
-#include <thread>
+#include <unordered_set>
+#include <utility>
 #include <vector>
 
 namespace assay::cpu {
@@ -30,6 +30,7 @@ Range RangeOf(const void* p, int64_t bytes) {
 struct Counts {
   int64_t x_loads = 0, w_loads = 0, bias_loads = 0, sum_loads = 0, sum_stores = 0, y_stores = 0, dots = 0;
   int64_t x_lines = 0, w_lines = 0, y_lines = 0;  // prefetched
+  std::unordered_set<uintptr_t> x_distinct, w_distinct;
 };
 
 // One thread's tiles, and the memory that they may touch.
@@ -116,6 +117,7 @@ struct EmulatedTiles {
     const bool x = state.x.Holds(at, 64);
     if (x == state.w.Holds(at, 64)) return Fail("prefetch");
     ++(x ? state.counts.x_lines : state.counts.w_lines);
+    (x ? state.counts.x_distinct : state.counts.w_distinct).insert(at / 64);
   }
   static void PrefetchToWrite(const void* p) {
     if (!state.y.Holds(reinterpret_cast<uintptr_t>(p), 64)) return Fail("prefetch to write");
@@ -227,12 +229,39 @@ TEST(LinearAmx, LoadsAndPrefetchesAreThoseOfTheBlocking) {
     EXPECT_EQ(c.sum_loads, tiles + (bf16 ? 0 : dots / 2));  // those of block types are dequantised into scratch
 
     // Blocks of 256 columns and 320; of 256 rows and 256 weight rows, or 512 and 128.
-    const int64_t first_columns = 256;
-    const int64_t w_bytes = PackedWeightBytes({dtype, DType::kNone, kN, kK});
-    EXPECT_EQ(c.w_lines * 64,
-              bf16 ? 2 * w_bytes - 256 * first_columns * 2 : w_bytes - w_bytes * 128 / kN * first_columns / kK);
-    EXPECT_EQ(c.x_lines * 64,
-              bf16 ? 2 * 2 * 256 * kK * 2 - 256 * first_columns * 2 : 4 * 512 * kK * 2 - 512 * first_columns * 2);
+    const int64_t w_lines = PackedWeightBytes({dtype, DType::kNone, kN, kK}) / 64, x_lines = kM * kK * 2 / 64;
+    const int64_t first_w = w_lines / (bf16 ? 2 : 4) * 256 / kK, first_x = x_lines / (bf16 ? 2 : 1) * 256 / kK;
+    EXPECT_EQ(c.w_lines, bf16 ? 2 * w_lines - first_w : w_lines - first_w);
+    EXPECT_EQ(static_cast<int64_t>(c.w_distinct.size()), bf16 ? w_lines : w_lines - first_w);
+    EXPECT_EQ(c.x_lines, (bf16 ? 2 : 4) * x_lines - first_x);
+    EXPECT_EQ(static_cast<int64_t>(c.x_distinct.size()), x_lines);
+  }
+}
+
+TEST(LinearAmx, ConvertsLikeTheOtherKernels) {
+  constexpr int64_t kM = 35, kK = 393, kCols = 416;  // two parts of 192 and 224 columns
+  std::vector<float> x(kM * kK);
+  std::mt19937 rng(7);
+  for (float& v : x) v = std::bit_cast<float>(static_cast<uint32_t>(rng()));  // of every size, and NaN
+  for (size_t i = 0; i < x.size(); i += 3) x[i] = std::bit_cast<float>(std::bit_cast<uint32_t>(x[i]) & 0xffff8000);
+  x[1] = INFINITY;
+  std::vector<uint16_t> want(64 * kCols, 1), got(64 * kCols, 1);
+  ConvertArgs a;
+  a.x = x.data();
+  a.ldx = a.k = kK;
+  a.rows = kM;
+  a.pieces_per_row = kCols / 32;
+  a.padded_rows = 64;
+  a.out = want.data();
+  LinearKernelsFor({}).to_bf16(a, 0, 64 * a.pieces_per_row);
+  a.out = got.data();
+  for (const auto& [begin, end] : {std::pair(0, 5), {5, 200}, {200, 832}}) kEmulatedAmx.convert(a, begin, end);
+  for (int64_t i = 0; i < 64; ++i) {
+    for (int64_t k = 0; k < kCols; ++k) {
+      const int64_t k0 = k < 192 ? 0 : 192, k1 = k < 192 ? 192 : kCols;
+      const int64_t at = k0 * 64 + (i / 32 * (k1 - k0) + (k - k0) / 32 * 32) * 32 + i % 32 * 32 + k % 32;
+      ASSERT_EQ(got[at], want[i * kCols + k]) << "row " << i << " column " << k;
+    }
   }
 }
 
