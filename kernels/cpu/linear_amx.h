@@ -126,19 +126,36 @@ struct AmxLines {
 
 // What a block prefetches for the next: pieces of equal length, spread evenly over the block's products.
 template <class Tiles>
-struct AmxAhead {
-  const std::byte* base = nullptr;
-  int64_t stride = 0, lines = 0, pieces = 0;  // bytes from piece to piece; lines of 64 bytes per piece
-  int64_t done = 0;
+class AmxAhead {
+ public:
+  AmxAhead() = default;
+  // lines: of 64 bytes, per piece; stride: bytes from piece to piece.
+  AmxAhead(const std::byte* first, int64_t lines, int64_t pieces, int64_t stride, int64_t products)
+      : at_(first),
+        lines_(lines),
+        pieces_(pieces),
+        skip_(stride - lines * 64),
+        rate_((lines * pieces + products - 1) / products),
+        left_(lines) {}
 
-  AmxLines Take(int64_t product, int64_t products) {
-    const int64_t due = pieces * lines * (product + 1) / products;
-    if (done >= due) return {};
-    const int64_t within = done % lines, count = due - done < lines - within ? due - done : lines - within;
-    const std::byte* const at = base + done / lines * stride + within * 64;
-    done += count;
-    return {at, at + count * 64};
+  AmxLines Take() {  // one product's
+    due_ += rate_;
+    const int64_t count = due_ < left_ ? due_ : left_;
+    const AmxLines taken = {at_, at_ + count * 64};
+    at_ = taken.end;
+    due_ -= count;
+    left_ -= count;
+    if (left_ == 0 && pieces_ > 1) {
+      --pieces_;
+      at_ += skip_;
+      left_ = lines_;
+    }
+    return taken;
   }
+
+ private:
+  const std::byte* at_ = nullptr;
+  int64_t lines_ = 0, pieces_ = 0, skip_ = 0, rate_ = 0, left_ = 0, due_ = 0;
 };
 
 // One product: 32 rows of x (or 16) by 32 weight rows, added to the sums at `from` into `to`.
@@ -214,7 +231,7 @@ class AmxGemm {
     const int64_t count = gemm.blocks_.Count();
     for (int64_t i = 0; i < count; ++i) {
       gemm.Prepare(gemm.blocks_.At(i));
-      gemm.LookAhead(i + 1 < count ? gemm.blocks_.At(i + 1) : Block{});
+      if (i + 1 < count) gemm.LookAhead(gemm.blocks_.At(i + 1));
       gemm.Multiply();
     }
     Tiles::Release();
@@ -239,6 +256,7 @@ class AmxGemm {
 
   void Prepare(const Block& b) {
     b_ = b;
+    next_w_ = next_x_ = {};
     if (a_.dequantize == nullptr) {
       w_ = a_.w + b.n0 / kPanelRows * a_.panel_bytes + InPanel(b.k0);
       w_stride_ = a_.panel_bytes;
@@ -257,25 +275,21 @@ class AmxGemm {
   }
 
   void LookAhead(const Block& next) {
-    next_w_ = {};
-    next_x_ = {};
-    if (next.n1 == 0) return;
-    const int64_t begin = InPanel(next.k0) / 64 * 64, rows = PackedRows();
-    next_w_.base = a_.w + next.n0 / rows * a_.panel_bytes + begin;
-    next_w_.stride = a_.panel_bytes;
-    next_w_.lines = (InPanel(next.k1) - begin + 63) / 64;
-    next_w_.pieces = (next.n1 - next.n0 + rows - 1) / rows;
-    next_x_.base = X(next, next.s0);
-    next_x_.lines = (next.s1 - next.s0) * (next.k1 - next.k0);  // 32 rows of a column are a line
-    next_x_.pieces = 1;
+    const int64_t begin = InPanel(next.k0) / 64 * 64, rows = PackedRows(), products = (b_.s1 - b_.s0) * Across();
+    next_w_ = {a_.w + next.n0 / rows * a_.panel_bytes + begin, (InPanel(next.k1) - begin + 63) / 64,
+               (next.n1 - next.n0 + rows - 1) / rows, a_.panel_bytes, products};
+    // 32 rows of a column of x are a line.
+    next_x_ = {X(next, next.s0), (next.s1 - next.s0) * (next.k1 - next.k0), 1, 0, products};
   }
+
+  int64_t Across() const { return (b_.n1 - b_.n0 + 31) / 32; }
 
   const std::byte* X(const Block& b, int64_t strip) const {
     return static_cast<const std::byte*>(a_.x) + AmxXOffset<Tiles>(a_.x_rows, b.k0, b.k1, strip, b.k0);
   }
 
   void Multiply() {
-    const int64_t across = (b_.n1 - b_.n0 + 31) / 32, products = (b_.s1 - b_.s0) * across;
+    const int64_t across = Across();
     int64_t i = 0;
     for (int64_t s = b_.s0; s < b_.s1; ++s) {
       for (int64_t j = 0; j < across; ++j, ++i) {
@@ -283,8 +297,8 @@ class AmxGemm {
         p.x = X(b_, s);
         p.w = w_ + j / 2 * w_stride_ + j % 2 * 128;
         p.steps = (b_.k1 - b_.k0) / 32;
-        p.next_w = next_w_.Take(i, products);
-        p.next_x = next_x_.Take(i, products);
+        p.next_w = next_w_.Take();
+        p.next_x = next_x_.Take();
         Product(p, s * kAmxStripRows, b_.n0 + j * 32, sums_ + i * 32 * 32);
       }
     }
