@@ -14,8 +14,7 @@
 //   - L2 holds the weights of this block and the next (2 x 160 KiB), both blocks of x (2 x 160 KiB) and the sums that
 //     wait for the next columns (256 KiB), which pass between L2 and the tiles once per block.
 //   - the next block is prefetched into L2 meanwhile, at an even pace. At 1 TFLOP/s per thread that is 4 GB/s of
-//   weights
-//     (each is read once per 256 rows) and, where x is too large to stay in L2, 4 GB/s of x; a core reads 10 GB/s.
+//     weights (each is read once per 256 rows) and, where x is too large to stay in L2, 4 GB/s of x; a core gets 10.
 // Weights of block types are dequantised to bf16 block by block. That costs as much as 30 to 60 rows of products, so
 // one dequantising serves 512 rows; the block then has 128 weight rows, so that the sums stay 256 KiB. Tiles of int8
 // would be no faster: one holds 64 columns, two blocks of 32 with scales of their own, so half of it would be zeros,
