@@ -14,7 +14,10 @@ static_assert(static_cast<int>(DType::kNone) == ASSAY_DTYPE_NONE && static_cast<
               static_cast<int>(DType::kI32) == ASSAY_I32 && static_cast<int>(DType::kI64) == ASSAY_I64 &&
               static_cast<int>(DType::kU8) == ASSAY_U8 && static_cast<int>(DType::kQ8_0) == ASSAY_Q8_0 &&
               static_cast<int>(DType::kQ4_0) == ASSAY_Q4_0 && static_cast<int>(DType::kQ4_1) == ASSAY_Q4_1 &&
-              static_cast<int>(DType::kF8_B128) == ASSAY_F8_B128 && static_cast<int>(DType::kI4_G128) == ASSAY_I4_G128);
+              static_cast<int>(DType::kQ5_0) == ASSAY_Q5_0 && static_cast<int>(DType::kQ5_1) == ASSAY_Q5_1 &&
+              static_cast<int>(DType::kQ4_K) == ASSAY_Q4_K && static_cast<int>(DType::kQ5_K) == ASSAY_Q5_K &&
+              static_cast<int>(DType::kQ6_K) == ASSAY_Q6_K && static_cast<int>(DType::kF8_B128) == ASSAY_F8_B128 &&
+              static_cast<int>(DType::kI4_G128) == ASSAY_I4_G128);
 static_assert(static_cast<int>(KvLayout::kHND) == ASSAY_KV_HND && static_cast<int>(KvLayout::kNHD) == ASSAY_KV_NHD);
 static_assert(static_cast<int>(RopeScaling::kLinear) == ASSAY_ROPE_LINEAR &&
               static_cast<int>(RopeScaling::kLlama3) == ASSAY_ROPE_LLAMA3 &&
@@ -326,6 +329,16 @@ const char* NameOf(DType dtype) {
       return "q4_0";
     case ASSAY_Q4_1:
       return "q4_1";
+    case ASSAY_Q5_0:
+      return "q5_0";
+    case ASSAY_Q5_1:
+      return "q5_1";
+    case ASSAY_Q4_K:
+      return "q4_k";
+    case ASSAY_Q5_K:
+      return "q5_k";
+    case ASSAY_Q6_K:
+      return "q6_k";
     case ASSAY_F8_B128:
       return "f8_b128";
     case ASSAY_I4_G128:
