@@ -212,8 +212,8 @@ enum {
    *                 `window` positions including itself if window > 0. Query head h reads KV head h / (Hq/Hkv).
    *                 score = softcap(scale * q.k); softcap(z) = cap * tanh(z / cap) if cap > 0.
    *                 Rows that no sequence owns, and rows of a sequence with kv_lens 0, are set to zero.
-   *                 Only entries of block_table that kv_lens reaches are read. Beside a cache in 16 or 8 bits, queries
-   *                 and softmax weights may be rounded to 16 bits, no further; what a NaN in F8_E4M3 counts as is the
+   *                 Only entries of block_table that kv_lens reaches are read. Operands may be rounded to the coarser
+   *                 of act and the caches' dtype, but never below 16 bits. As what a NaN in F8_E4M3 counts is the
    *                 device's choice.
    *                 Host mirror: q_offsets and kv_lens, when the device declares needs_host_lengths. */
   ASSAY_OP_ATTN_PAGED = 18,
