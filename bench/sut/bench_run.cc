@@ -103,6 +103,7 @@ void BenchRun::Describe() {
   m.parameters = static_cast<int64_t>(c.Parameters());
   m.weights = session_->checkpoint().synthetic() ? "synthetic" : "file";
   m.dtype = DTypeName(session_->weight_dtype());
+  m.kv_dtype = DTypeName(session_->dtypes().kv);
   m.bytes = static_cast<int64_t>(session_->weight_bytes());
   WorkloadInfo& w = result_.workload;
   w.scenario = ScenarioName(options_.scenario);

@@ -46,6 +46,21 @@ TEST(Convert, BF16RoundsToNearestEven) {
   EXPECT_TRUE(std::isnan(BF16ToF32(F32ToBF16(std::numeric_limits<float>::quiet_NaN()))));
 }
 
+TEST(Convert, E4M3RoundsToNearestEvenAndSaturates) {
+  for (int q = 0; q < 0x7e; ++q) {
+    const auto low = static_cast<float>(E4M3ToDouble(static_cast<uint8_t>(q)));
+    const auto high = static_cast<float>(E4M3ToDouble(static_cast<uint8_t>(q + 1)));
+    const float middle = (low + high) / 2;
+    ASSERT_EQ(F32ToE4M3(low), q);
+    EXPECT_EQ(F32ToE4M3(-low), q | 0x80);
+    EXPECT_EQ(F32ToE4M3(middle), q + q % 2) << q;
+    EXPECT_EQ(F32ToE4M3(std::nextafter(middle, 0.0f)), q);
+    EXPECT_EQ(F32ToE4M3(std::nextafter(middle, 1e3f)), q + 1);
+  }
+  for (const float f : {448.0f, 464.0f, 1e9f, INFINITY}) EXPECT_EQ(F32ToE4M3(-f), 0xfe) << f;
+  EXPECT_TRUE(std::isnan(E4M3ToDouble(F32ToE4M3(NAN))));
+}
+
 TEST(Convert, BlockTypes) {
   // d = 0.5 (0x3800), m = -2 (0xc000); quants count up.
   std::vector<uint8_t> q8(34), q4_0(18), q4_1(20);

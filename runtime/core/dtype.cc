@@ -253,6 +253,9 @@ void ToF32(assay_dtype from, const uint8_t* src, float* x, uint64_t n) {
     case ASSAY_BF16:
       Widen<BF16ToF32>(src, x, n);
       return;
+    case ASSAY_F8_E4M3:
+      std::transform(src, src + n, x, E4M3ToF32);
+      return;
     case ASSAY_Q8_0:
       Unpack<kBlock, 34, DequantizeQ8_0>(src, x, n);
       return;
@@ -298,6 +301,9 @@ void FromF32(assay_dtype to, const float* x, uint8_t* dst, uint64_t n) {
       return;
     case ASSAY_BF16:
       Narrow<F32ToBF16>(x, dst, n);
+      return;
+    case ASSAY_F8_E4M3:
+      std::transform(x, x + n, dst, F32ToE4M3);
       return;
     case ASSAY_Q8_0:
       Pack<kBlock, 34, QuantizeQ8_0>(x, dst, n);
