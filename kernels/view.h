@@ -13,6 +13,8 @@ enum class DType : int32_t {
   kF32 = 1,
   kF16 = 2,
   kBF16 = 3,
+  kF8_E4M3 = 4,  // weights only, with a scale per row, as kI8
+  kI8 = 6,
   kI32 = 8,
   kI64 = 9,
   kU8 = 7,

@@ -85,9 +85,30 @@ float ProblemTensor::Value(int64_t i) const {
   }
 }
 
+std::vector<float> ProblemTensor::Floats() const {
+  std::vector<float> values(static_cast<size_t>(count()));
+  if (!IsRowScaled(dtype)) {
+    if (!values.empty()) ConvertElements(dtype, elements.data(), ASSAY_F32, values.data(), values.size());
+    return values;
+  }
+  const auto cols = static_cast<uint64_t>(shape[1]);
+  for (size_t row = 0; row < scales.size(); ++row) {
+    Dequantize(dtype, &elements[row * cols], scales[row], &values[row * cols], cols);
+  }
+  return values;
+}
+
 void ProblemTensor::SetFloats(const std::vector<float>& values) {
   ASSAY_CHECK(static_cast<int64_t>(values.size()) == count());
   elements.assign(DTypeBytes(dtype, values.size()), 0);
+  if (IsRowScaled(dtype)) {
+    const auto cols = static_cast<uint64_t>(shape[1]);
+    for (size_t at = 0; at < values.size(); at += cols) {
+      scales.push_back(ScaleFor(dtype, &values[at], cols));
+      Quantize(dtype, &values[at], scales.back(), &elements[at], cols);
+    }
+    return;
+  }
   if (!values.empty()) ConvertElements(ASSAY_F32, values.data(), dtype, elements.data(), values.size());
 }
 

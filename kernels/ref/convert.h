@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Reading and writing single elements of a View in any dtype, and the 16-bit conversions behind it.
-// Pure functions, any thread. Block types are read only; the ABI describes their layouts.
+// Pure functions, any thread. Block types are read only; the ABI describes their layouts. So are F8_E4M3 and I8: the
+// row's scale, f32, lies behind its last column, and the stride from row to row counts it.
 #pragma once
 
 #include <cmath>
@@ -109,6 +110,14 @@ inline double Load(const View& v, int64_t at) {
       float d;
       std::memcpy(&d, block, 4);
       return d * E4M3ToDouble(block[4 + at % 128]);
+    }
+    case DType::kF8_E4M3:
+    case DType::kI8: {
+      const uint8_t* row = v.as<const uint8_t>() + at / v.stride[0] * v.stride[0];
+      const uint8_t q = row[at % v.stride[0]];
+      float d;
+      std::memcpy(&d, row + v.shape[1], 4);
+      return d * (v.dtype == DType::kI8 ? static_cast<int8_t>(q) : E4M3ToDouble(q));
     }
     case DType::kI4_G128: {
       const uint8_t* block = v.as<const uint8_t>() + at / 128 * 68;
