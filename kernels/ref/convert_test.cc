@@ -97,5 +97,24 @@ TEST(Convert, BlocksOf128) {
   }
 }
 
+TEST(Convert, ScalesBehindRows) {
+  // Two rows of three quants; the scales are 0.5 and 2.
+  uint8_t rows[] = {0x38, 0xfe, 0x01, 0, 0, 0, 0x3f, 0x08, 0x80, 0x7f, 0, 0, 0, 0x40};
+  View v;
+  v.data = rows;
+  v.dtype = DType::kF8_E4M3;
+  v.shape[1] = 3;
+  v.stride[0] = 7;
+  EXPECT_EQ(Load(v, 0), 0.5);
+  EXPECT_EQ(Load(v, 1), -224);
+  EXPECT_EQ(Load(v, 2), 0x1p-10);
+  EXPECT_EQ(Load(v, At(v, 1)), 0x1p-5);
+  v.dtype = DType::kI8;
+  EXPECT_EQ(Load(v, 0), 28);
+  EXPECT_EQ(Load(v, 1), -1);
+  EXPECT_EQ(Load(v, At(v, 1) + 1), -256);
+  EXPECT_EQ(Load(v, At(v, 1) + 2), 254);
+}
+
 }  // namespace
 }  // namespace assay::ref
