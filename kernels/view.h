@@ -21,6 +21,11 @@ enum class DType : int32_t {
   kQ8_0 = 32,
   kQ4_0 = 33,
   kQ4_1 = 34,
+  kQ5_0 = 35,
+  kQ5_1 = 36,
+  kQ4_K = 37,
+  kQ5_K = 38,
+  kQ6_K = 39,
   kF8_B128 = 64,
   kI4_G128 = 65,
 };

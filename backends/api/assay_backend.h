@@ -74,6 +74,18 @@ typedef struct assay_message {
  *   Q8_0  32 elements, 34 bytes: f16 d; i8 q[32];               x = d * q
  *   Q4_0  32 elements, 18 bytes: f16 d; u8 q[16];               x = d * (q - 8)
  *   Q4_1  32 elements, 20 bytes: f16 d; f16 m; u8 q[16];        x = d * q + m
+ *   Q5_0  32 elements, 22 bytes: f16 d; u8 h[4]; u8 q[16];      x = d * (q - 16)
+ *   Q5_1  32 elements, 24 bytes: f16 d; f16 m; u8 h[4]; u8 q[16];  x = d * q + m
+ *         (bit i of the little-endian h is bit 4 of element i)
+ *   Q4_K  256 elements, 144 bytes: f16 d; f16 m; u8 s[12]; u8 q[128];           x = d * sc[j] * q - m * mn[j]
+ *   Q5_K  256 elements, 176 bytes: f16 d; f16 m; u8 s[12]; u8 h[32]; u8 q[128]; x = d * sc[j] * q - m * mn[j]
+ *         (j = i / 32; the low 6 bits of s[j] are sc[j], of s[j + 4] mn[j], for j < 4; for j >= 4, sc[j] is the low
+ *         nibble of s[j + 4] with the upper 2 bits of s[j - 4] above it, mn[j] its high nibble with those of s[j].
+ *         q[32 * (j / 2) + i % 32] holds element i in its low nibble for even j, in its high nibble for odd j; bit j of
+ *         h[i % 32] is bit 4 of element i)
+ *   Q6_K  256 elements, 210 bytes: u8 q[128]; u8 h[64]; i8 s[16]; f16 d;        x = d * s[i / 16] * (q - 32)
+ *         (element i = 128 n + 32 t + l: its low 4 bits are the low (t < 2) or high nibble of q[64 n + 32 (t % 2) + l],
+ *         its upper 2 bits are bits 2t, 2t + 1 of h[32 n + l])
  * Values from 64 on are layouts for what models are published in:
  *   F8_B128  128 elements, 132 bytes: f32 d; u8 q[128];         x = d * e4m3(q)
  *   I4_G128  128 elements, 68 bytes: f16 d; f16 m; u8 q[64];    x = d * q + m
@@ -98,6 +110,11 @@ enum {
   ASSAY_Q8_0 = 32,
   ASSAY_Q4_0 = 33,
   ASSAY_Q4_1 = 34,
+  ASSAY_Q5_0 = 35,
+  ASSAY_Q5_1 = 36,
+  ASSAY_Q4_K = 37,
+  ASSAY_Q5_K = 38,
+  ASSAY_Q6_K = 39,
   ASSAY_F8_B128 = 64,
   ASSAY_I4_G128 = 65
 };
