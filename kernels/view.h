@@ -13,11 +13,11 @@ enum class DType : int32_t {
   kF32 = 1,
   kF16 = 2,
   kBF16 = 3,
-  kF8_E4M3 = 4,  // weights only, with a scale per row, as kI8
-  kI8 = 6,
+  kF8_E4M3 = 4,
   kI32 = 8,
   kI64 = 9,
   kU8 = 7,
+  kI8 = 6,
   kQ8_0 = 32,
   kQ4_0 = 33,
   kQ4_1 = 34,

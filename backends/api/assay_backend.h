@@ -90,8 +90,8 @@ typedef struct assay_message {
  *   F8_B128  128 elements, 132 bytes: f32 d; u8 q[128];         x = d * e4m3(q)
  *   I4_G128  128 elements, 68 bytes: f16 d; f16 m; u8 q[64];    x = d * q + m
  *   (AWQ and GPTQ in groups of 128: d is the scale, m = -scale * zero.)
- * Two plain types, too, may be a weight's: F8_E4M3 and I8, with a scale for each row (assay_weight_desc): x = scale *
- * q. 4-bit: element i of a block of n is the low nibble of q[i] for i < n / 2, the high nibble of q[i - n / 2] above.
+ * Weights in the plain types F8_E4M3 and I8 have a scale for each row: see assay_weight_desc.
+ * 4-bit: element i of a block of n is the low nibble of q[i] for i < n / 2, the high nibble of q[i - n / 2] above.
  * e4m3: a sign, 4 bits of exponent with bias 7, 3 bits of fraction; without infinities: 0x7F and 0xFF are NaN, the
  * largest value is 448.
  */
@@ -422,10 +422,10 @@ typedef struct assay_weight_desc {
   assay_dtype compute; /* as in assay_linear_desc */
   int64_t rows;        /* N: output features, or vocabulary */
   int64_t cols;        /* K: input features */
-  /* F8_E4M3 and I8: [rows] in host memory, finite; weight_pack alone reads it. A checkpoint's one scale for the whole
-   * tensor is the same number in every row, so that weights which share an input can be joined. The scales are part of
-   * the packed weight, not operands of linear: like the quants they are known at load, and each backend wants them in
-   * a place and form of its own. */
+  /* F8_E4M3 and I8, x = scale * q: [rows] in host memory, finite; weight_pack alone reads it. A checkpoint's one scale
+   * for the whole tensor is the same number in every row, so that weights which share an input can be joined. The
+   * scales are part of the packed weight, not operands of linear: like the quants they are known at load, and each
+   * backend wants them in a place and form of its own. */
   const float* scales;
 } assay_weight_desc;
 

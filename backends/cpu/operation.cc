@@ -76,7 +76,7 @@ Operation Bind(const assay_op_desc* desc, const assay_args* args, bool reference
   }
   o.reference = reference;
   // The scale behind the row, as weight_pack put it.
-  if (IsRowScaled(o.in[1].dtype)) o.in[1].stride[0] += static_cast<int64_t>(sizeof(float));
+  if (IsRowScaled(o.weight.dtype)) o.in[1].stride[0] += static_cast<int64_t>(sizeof(float));
   if (o.op == ASSAY_OP_ROPE && !reference) ref::RopeInvFreq(o.rope, o.inv_freq);
   return o;
 }

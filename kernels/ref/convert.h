@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Reading and writing single elements of a View in any dtype, and the 16-bit conversions behind it.
-// Pure functions, any thread. Block types are read only; the ABI describes their layouts. So are F8_E4M3 and I8: the
-// row's scale, f32, lies behind its last column, and the stride from row to row counts it.
+// Pure functions, any thread. Block types are read only; the ABI describes their layouts.
 #pragma once
 
 #include <cmath>
@@ -9,6 +8,7 @@
 #include <cstring>
 #include <vector>
 
+#include "kernels/attributes.h"
 #include "kernels/view.h"
 
 namespace assay::ref {
@@ -112,13 +112,9 @@ inline double Load(const View& v, int64_t at) {
       return d * E4M3ToDouble(block[4 + at % 128]);
     }
     case DType::kF8_E4M3:
-    case DType::kI8: {
-      const uint8_t* row = v.as<const uint8_t>() + at / v.stride[0] * v.stride[0];
-      const uint8_t q = row[at % v.stride[0]];
-      float d;
-      std::memcpy(&d, row + v.shape[1], 4);
-      return d * (v.dtype == DType::kI8 ? static_cast<int8_t>(q) : E4M3ToDouble(q));
-    }
+      return E4M3ToDouble(v.as<const uint8_t>()[at]);
+    case DType::kI8:
+      return v.as<const int8_t>()[at];
     case DType::kI4_G128: {
       const uint8_t* block = v.as<const uint8_t>() + at / 128 * 68;
       const int64_t j = at % 128;
@@ -128,6 +124,15 @@ inline double Load(const View& v, int64_t at) {
     default:
       return 0;  // integer tensors are read through as<int32_t>()
   }
+}
+
+// What the elements of a weight's row are to be multiplied by: 1 unless its dtype has a scale per row. That lies behind
+// the row's last column, and the stride from row to row counts it.
+inline double RowScale(const View& w, int64_t row) {
+  if (!IsRowScaled(w.dtype)) return 1;
+  float scale;
+  std::memcpy(&scale, w.as<const uint8_t>() + At(w, row) + w.shape[1], sizeof scale);
+  return scale;
 }
 
 inline void Store(const View& v, int64_t at, double value) {

@@ -105,15 +105,18 @@ TEST(Convert, ScalesBehindRows) {
   v.dtype = DType::kF8_E4M3;
   v.shape[1] = 3;
   v.stride[0] = 7;
-  EXPECT_EQ(Load(v, 0), 0.5);
-  EXPECT_EQ(Load(v, 1), -224);
-  EXPECT_EQ(Load(v, 2), 0x1p-10);
-  EXPECT_EQ(Load(v, At(v, 1)), 0x1p-5);
+  EXPECT_EQ(RowScale(v, 0), 0.5);
+  EXPECT_EQ(RowScale(v, 1), 2);
+  EXPECT_EQ(Load(v, 0), 1);
+  EXPECT_EQ(Load(v, 1), -448);
+  EXPECT_EQ(Load(v, 2), 0x1p-9);
+  EXPECT_EQ(Load(v, At(v, 1)), 0x1p-6);
   v.dtype = DType::kI8;
-  EXPECT_EQ(Load(v, 0), 28);
-  EXPECT_EQ(Load(v, 1), -1);
-  EXPECT_EQ(Load(v, At(v, 1) + 1), -256);
-  EXPECT_EQ(Load(v, At(v, 1) + 2), 254);
+  EXPECT_EQ(Load(v, 1), -2);
+  EXPECT_EQ(Load(v, At(v, 1) + 1), -128);
+  EXPECT_EQ(Load(v, At(v, 1) + 2), 127);
+  v.dtype = DType::kQ8_0;
+  EXPECT_EQ(RowScale(v, 1), 1);
 }
 
 }  // namespace
