@@ -17,6 +17,7 @@ enum class DType : int32_t {
   kI32 = 8,
   kI64 = 9,
   kU8 = 7,
+  kI8 = 6,
   kQ8_0 = 32,
   kQ4_0 = 33,
   kQ4_1 = 34,

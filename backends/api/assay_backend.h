@@ -90,6 +90,7 @@ typedef struct assay_message {
  *   F8_B128  128 elements, 132 bytes: f32 d; u8 q[128];         x = d * e4m3(q)
  *   I4_G128  128 elements, 68 bytes: f16 d; f16 m; u8 q[64];    x = d * q + m
  *   (AWQ and GPTQ in groups of 128: d is the scale, m = -scale * zero.)
+ * Weights in the plain types F8_E4M3 and I8 have a scale for each row: see assay_weight_desc.
  * 4-bit: element i of a block of n is the low nibble of q[i] for i < n / 2, the high nibble of q[i - n / 2] above.
  * e4m3: a sign, 4 bits of exponent with bias 7, 3 bits of fraction; without infinities: 0x7F and 0xFF are NaN, the
  * largest value is 448. F8_E4M3 is this alone, x = e4m3(q), without a scale. Rounded to, it is to nearest even; beyond
@@ -206,7 +207,8 @@ enum {
    *                 y = x * w^T + bias. Products accumulate in f32 or better. With compute ASSAY_F32 the operands
    *                 are not rounded below f32; otherwise x may be rounded to the precision that suits the weights:
    *                 bf16 or f16; beside GGUF's block types 8-bit integers in blocks of 32; beside I4_G128 any of these;
-   *                 beside F8_B128 e4m3 with a scale per 128 elements. Blocks may be unpacked to bf16 or f16. */
+   *                 beside F8_B128 e4m3 with a scale per 128 elements; beside F8_E4M3 and I8 bf16, f16, or the weight's
+   *                 own type with a scale per row of x. Quants may be unpacked to bf16 or f16. */
   ASSAY_OP_LINEAR = 10,
 
   ASSAY_OP_QUANTIZE_ACT = 11,   /* reserved */
@@ -423,6 +425,11 @@ typedef struct assay_weight_desc {
   assay_dtype compute; /* as in assay_linear_desc */
   int64_t rows;        /* N: output features, or vocabulary */
   int64_t cols;        /* K: input features */
+  /* F8_E4M3 and I8, x = scale * q: [rows] in host memory, finite; weight_pack alone reads it. A checkpoint's one scale
+   * for the whole tensor is the same number in every row, so that weights which share an input can be joined. The
+   * scales are part of the packed weight, not operands of linear: like the quants they are known at load, and each
+   * backend wants them in a place and form of its own. */
+  const float* scales;
 } assay_weight_desc;
 
 /* ------------------------------------------------------------------------------------------------

@@ -11,13 +11,14 @@ namespace {
 
 static_assert(static_cast<int>(DType::kNone) == ASSAY_DTYPE_NONE && static_cast<int>(DType::kF32) == ASSAY_F32 &&
               static_cast<int>(DType::kF16) == ASSAY_F16 && static_cast<int>(DType::kBF16) == ASSAY_BF16 &&
-              static_cast<int>(DType::kF8_E4M3) == ASSAY_F8_E4M3 && static_cast<int>(DType::kI32) == ASSAY_I32 &&
-              static_cast<int>(DType::kI64) == ASSAY_I64 && static_cast<int>(DType::kU8) == ASSAY_U8 &&
-              static_cast<int>(DType::kQ8_0) == ASSAY_Q8_0 && static_cast<int>(DType::kQ4_0) == ASSAY_Q4_0 &&
-              static_cast<int>(DType::kQ4_1) == ASSAY_Q4_1 && static_cast<int>(DType::kQ5_0) == ASSAY_Q5_0 &&
-              static_cast<int>(DType::kQ5_1) == ASSAY_Q5_1 && static_cast<int>(DType::kQ4_K) == ASSAY_Q4_K &&
-              static_cast<int>(DType::kQ5_K) == ASSAY_Q5_K && static_cast<int>(DType::kQ6_K) == ASSAY_Q6_K &&
-              static_cast<int>(DType::kF8_B128) == ASSAY_F8_B128 && static_cast<int>(DType::kI4_G128) == ASSAY_I4_G128);
+              static_cast<int>(DType::kI8) == ASSAY_I8 && static_cast<int>(DType::kF8_E4M3) == ASSAY_F8_E4M3 &&
+              static_cast<int>(DType::kI32) == ASSAY_I32 && static_cast<int>(DType::kI64) == ASSAY_I64 &&
+              static_cast<int>(DType::kU8) == ASSAY_U8 && static_cast<int>(DType::kQ8_0) == ASSAY_Q8_0 &&
+              static_cast<int>(DType::kQ4_0) == ASSAY_Q4_0 && static_cast<int>(DType::kQ4_1) == ASSAY_Q4_1 &&
+              static_cast<int>(DType::kQ5_0) == ASSAY_Q5_0 && static_cast<int>(DType::kQ5_1) == ASSAY_Q5_1 &&
+              static_cast<int>(DType::kQ4_K) == ASSAY_Q4_K && static_cast<int>(DType::kQ5_K) == ASSAY_Q5_K &&
+              static_cast<int>(DType::kQ6_K) == ASSAY_Q6_K && static_cast<int>(DType::kF8_B128) == ASSAY_F8_B128 &&
+              static_cast<int>(DType::kI4_G128) == ASSAY_I4_G128);
 static_assert(static_cast<int>(KvLayout::kHND) == ASSAY_KV_HND && static_cast<int>(KvLayout::kNHD) == ASSAY_KV_NHD);
 static_assert(static_cast<int>(RopeScaling::kLinear) == ASSAY_ROPE_LINEAR &&
               static_cast<int>(RopeScaling::kLlama3) == ASSAY_ROPE_LLAMA3 &&
@@ -437,6 +438,13 @@ WeightSpec ReadWeight(const Rules& rules, const assay_weight_desc* desc) {
     if (const char* why = rules.weight_unsupported(spec)) Fail(ASSAY_ERR_UNSUPPORTED, "weight: %s", why);
   }
   return spec;
+}
+
+const float* ReadScales(const WeightSpec& spec, const assay_weight_desc* desc) {
+  if (!IsRowScaled(spec.dtype)) return nullptr;
+  const float* scales = ReadStruct<assay_weight_desc>(desc, "the weight's descriptor").scales;
+  if (scales == nullptr) Fail(ASSAY_ERR_INVALID, "weight: %s comes without the scales of its rows", NameOf(spec.dtype));
+  return scales;
 }
 
 char* Range(const Memory& memory, uint64_t offset, uint64_t bytes) {

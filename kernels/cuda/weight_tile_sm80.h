@@ -129,35 +129,42 @@ struct WeightTile<RecordFormat<kBits, kGroup, kMin_, kZero>> {
   }
 };
 
-template <>
-struct WeightTile<F8Format> {
-  using Format = F8Format;
+__device__ __forceinline__ void QuantPairs(uint32_t low, uint32_t high, uint32_t (&pair)[4], E4m3) {
+  E4m3Pairs(low, high, pair);
+}
+__device__ __forceinline__ void QuantPairs(uint32_t low, uint32_t high, uint32_t (&pair)[4], Int8) {
+  BytePairs(low ^ 0x80808080u, high ^ 0x80808080u, pair);
+}
+
+template <class Quant>
+struct WeightTile<ByteFormat<Quant>> {
+  using Format = ByteFormat<Quant>;
   using Half = Bf16;
   static constexpr int kVectors = Format::kVectors, kScaleBytes = kTileRows * 4, kRunsPerGroup = 4;
   static constexpr bool kScaled = true, kMin = false;
   const uint8_t* row[2];
   const float* scales;
-  int64_t padded_rows;
+  int64_t scale_step;
 
-  __device__ __forceinline__ WeightTile(const WeightRef& w, int64_t row_tile, int lane) : padded_rows(w.padded_rows) {
+  __device__ __forceinline__ WeightTile(const WeightRef& w, int64_t row_tile, int lane) : scale_step(w.scale_step) {
     GPU_UNROLL
     for (int h = 0; h < 2; ++h) {
       int64_t at = row_tile * kTileRows + lane / 4 + 8 * h;
       if (at >= w.rows) at = w.rows - 1;
       row[h] = w.data + at * w.row_bytes + 16 * (lane % 4);
     }
-    scales = w.scales + (row_tile < padded_rows / kTileRows ? row_tile : 0) * kTileRows;
+    scales = w.scales + (row_tile < w.padded_rows / kTileRows ? row_tile : 0) * kTileRows;
   }
   __device__ __forceinline__ void Copy(int k_tile, int lane, uint4* to) const {
     GPU_UNROLL
     for (int v = 0; v < kVectors; ++v) {
       CopyAsync16(to + v * 32 + lane, row[v % 2] + static_cast<int64_t>(k_tile) * Format::kTileK + 64 * (v / 2));
     }
-    if (lane < kScaleBytes / 16) CopyAsync16(to + kVectors * 32 + lane, scales + k_tile * padded_rows + lane * 4);
+    if (lane < kScaleBytes / 16) CopyAsync16(to + kVectors * 32 + lane, scales + k_tile * scale_step + lane * 4);
   }
   __device__ __forceinline__ static void Pairs(const uint4* tile, int lane, int j, int h, uint32_t (&pair)[4]) {
     const uint4 v = tile[(j / 2 * 2 + h) * 32 + lane];
-    E4m3Pairs(j % 2 == 0 ? v.x : v.z, j % 2 == 0 ? v.y : v.w, pair);
+    QuantPairs(j % 2 == 0 ? v.x : v.z, j % 2 == 0 ? v.y : v.w, pair, Quant{});
   }
   __device__ __forceinline__ static float2 Scale(const uint4* tile, int lane, int, int h) {
     return make_float2(reinterpret_cast<const float*>(tile + kVectors * 32)[lane / 4 + 8 * h], 0.0f);

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <vector>
 
+#include "kernels/attributes.h"
 #include "kernels/view.h"
 
 namespace assay::ref {
@@ -167,6 +168,10 @@ inline double Load(const View& v, int64_t at) {
       std::memcpy(&d, block, 4);
       return d * E4M3ToDouble(block[4 + at % 128]);
     }
+    case DType::kF8_E4M3:
+      return E4M3ToDouble(v.as<const uint8_t>()[at]);
+    case DType::kI8:
+      return v.as<const int8_t>()[at];
     case DType::kI4_G128: {
       const uint8_t* block = v.as<const uint8_t>() + at / 128 * 68;
       const int64_t j = at % 128;
@@ -176,6 +181,15 @@ inline double Load(const View& v, int64_t at) {
     default:
       return 0;  // integer tensors are read through as<int32_t>()
   }
+}
+
+// What the elements of a weight's row are to be multiplied by: 1 unless its dtype has a scale per row. That lies behind
+// the row's last column, and the stride from row to row counts it.
+inline double RowScale(const View& w, int64_t row) {
+  if (!IsRowScaled(w.dtype)) return 1;
+  float scale;
+  std::memcpy(&scale, w.as<const uint8_t>() + At(w, row) + w.shape[1], sizeof scale);
+  return scale;
 }
 
 inline void Store(const View& v, int64_t at, double value) {

@@ -137,5 +137,27 @@ TEST(Convert, BlocksOf128) {
   }
 }
 
+TEST(Convert, ScalesBehindRows) {
+  // Two rows of three quants; the scales are 0.5 and 2.
+  uint8_t rows[] = {0x38, 0xfe, 0x01, 0, 0, 0, 0x3f, 0x08, 0x80, 0x7f, 0, 0, 0, 0x40};
+  View v;
+  v.data = rows;
+  v.dtype = DType::kF8_E4M3;
+  v.shape[1] = 3;
+  v.stride[0] = 7;
+  EXPECT_EQ(RowScale(v, 0), 0.5);
+  EXPECT_EQ(RowScale(v, 1), 2);
+  EXPECT_EQ(Load(v, 0), 1);
+  EXPECT_EQ(Load(v, 1), -448);
+  EXPECT_EQ(Load(v, 2), 0x1p-9);
+  EXPECT_EQ(Load(v, At(v, 1)), 0x1p-6);
+  v.dtype = DType::kI8;
+  EXPECT_EQ(Load(v, 1), -2);
+  EXPECT_EQ(Load(v, At(v, 1) + 1), -128);
+  EXPECT_EQ(Load(v, At(v, 1) + 2), 127);
+  v.dtype = DType::kQ8_0;
+  EXPECT_EQ(RowScale(v, 1), 1);
+}
+
 }  // namespace
 }  // namespace assay::ref

@@ -23,8 +23,8 @@ struct DTypeChoice {
   assay_dtype act = ASSAY_F32;
   assay_dtype kv = ASSAY_DTYPE_NONE;
 };
-// name: auto, f32, bf16, f16, int8, int4 or fp8. kv: auto (what the device prefers; f32 if name is), f32, bf16, f16 or
-// fp8. Throws Error if the device lacks what it needs.
+// name: auto, f32, bf16, f16, int8, int4, fp8, i8 or f8_e4m3. kv: auto (what the device prefers; f32 if name is), f32,
+// bf16, f16 or fp8. Throws Error if the device lacks what it needs.
 DTypeChoice ChooseDTypes(const std::string& name, const std::string& kv, const assay_device_info& info);
 
 // A linear layer: y = x * w^T + bias. Weights of one dtype that share an input are packed as one product; where a file
@@ -90,8 +90,9 @@ class WeightLoader {
   Tensor LoadVector(const std::string& name);
   LinearWeights LoadLinear(const std::vector<Source>& sources, uint32_t usage, assay_dtype wanted);
   LinearWeights::Part LoadPart(const std::vector<Source>& sources, assay_dtype target, uint32_t usage);
-  uint8_t* Convert(const Source& source, assay_dtype target, uint8_t* to);
-  void Pack(const std::vector<Source>& sources, const assay_weight_desc& desc, uint64_t offset);
+  uint8_t* Convert(const Source& source, assay_dtype target, uint8_t* to, std::vector<float>* scales);
+  uint8_t* ConvertByRows(const Source& source, assay_dtype target, uint8_t* to, std::vector<float>* scales);
+  void Pack(const std::vector<Source>& sources, assay_weight_desc desc, uint64_t offset);
   std::optional<Tensor> LoadBias(const std::vector<Source>& sources, int64_t rows);
   uint64_t Reserve(uint64_t bytes, uint64_t alignment);
   const TensorInfo& Need(const std::string& name) const;

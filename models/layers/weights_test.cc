@@ -64,6 +64,14 @@ TEST(ChooseDTypes, TheCacheIsWhatTheDevicePrefersUnlessNamed) {
             "--kv-dtype f16: device card has no kernels for a KV cache in f16; it has bf16, f8_e4m3");
 }
 
+TEST(ChooseDTypes, ScalesPerRowKeepEmbeddingAndHeadIn16Bits) {
+  const DTypeChoice choice = ChooseDTypes("i8", DeviceWith({ASSAY_BF16, ASSAY_I8, ASSAY_Q8_0}));
+  EXPECT_EQ(choice.linear, ASSAY_I8);
+  EXPECT_EQ(choice.embed, ASSAY_BF16);
+  EXPECT_EQ(ErrorOf("f8_e4m3", DeviceWith({ASSAY_BF16, ASSAY_I8})),
+            "--dtype f8_e4m3: device card has no kernels for f8_e4m3 weights; it has bf16, i8");
+}
+
 // The 16-bit head of a small model takes more bytes than its 4-bit layers, but most weights are those of the layers.
 TEST(WeightLoader, MainDTypeIsThatOfMostWeights) {
   const DeviceChoice reference = ChooseDevice("ref");
