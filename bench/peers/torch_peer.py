@@ -12,7 +12,17 @@ sys.dont_write_bytecode = True
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(ROOT, "tests", "gpu", "device"))
 import torch  # noqa: E402
+import torch.nn.functional as F  # noqa: E402
 from peer_torch import Decoder  # noqa: E402
+
+
+class CpuDecoder(Decoder):
+    @staticmethod
+    def attend(q, k, v, causal):
+        """A decode step's heads that share keys become the rows of one: on a CPU ten times as fast as enable_gqa."""
+        if causal:
+            return Decoder.attend(q, k, v, causal)
+        return F.scaled_dot_product_attention(q.reshape(q.shape[0], k.shape[1], -1, q.shape[-1]), k, v).view(q.shape)
 
 
 def run(model, what, tokens, context):
@@ -37,7 +47,7 @@ def main():
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     with torch.inference_mode():
-        model = Decoder(arguments.sizes, torch.device("cpu"))
+        model = CpuDecoder(arguments.sizes, torch.device("cpu"))
         run(model, "prefill", 512, 0)
         print(json.dumps({"version": torch.__version__, "isa": torch.backends.cpu.get_cpu_capability()}), flush=True)
         for line in sys.stdin:
