@@ -113,11 +113,10 @@ def torch():
 
 def gemma():
     name, digest = GEMMA
-    path = os.path.join(CACHE, "models", name)
+    path = os.path.join(os.path.dirname(CACHE), name)
     if os.path.exists(path):
         return path
     say("fetching Gemma 3 270M (238 MB, Gemma terms), once")
-    os.makedirs(os.path.dirname(path), exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE) as folder:
         whole, checksum = os.path.join(folder, name), hashlib.sha256()
         with open(whole, "wb") as out:
