@@ -202,6 +202,7 @@ void BenchRun::RunTrials() {
   if (metered_load_) spec.min_seconds = options_.power_seconds / static_cast<double>(options_.trials);
   for (int64_t i = 0; i < options_.trials; ++i) {
     PauseForPhase();
+    if (options_.before_trial) options_.before_trial(i + 1);
     int64_t steps = 0;
     TrialRecord record =
         RunTrial(*engine_, spec, *prompts_, i, kTrialPrompts + i * kPromptsPerTrial, epoch_, [&](double) {
