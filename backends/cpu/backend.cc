@@ -60,13 +60,15 @@ assay_device_info Describe(int32_t index) {
   info.compute_units = threads;
   if (reference) {
     Fill(info.act_dtypes, {ASSAY_F32, ASSAY_BF16, ASSAY_F16});
-    Fill(info.kv_dtypes, {ASSAY_F32, ASSAY_BF16, ASSAY_F16});
-    Fill(info.weight_dtypes, {ASSAY_F32, ASSAY_F16, ASSAY_BF16, ASSAY_Q8_0, ASSAY_Q4_0, ASSAY_Q4_1, ASSAY_F8_B128,
-                              ASSAY_I4_G128, ASSAY_F8_E4M3, ASSAY_I8});
+    Fill(info.kv_dtypes, {ASSAY_F32, ASSAY_BF16, ASSAY_F16, ASSAY_F8_E4M3});
+    Fill(info.weight_dtypes,
+         {ASSAY_F32, ASSAY_F16, ASSAY_BF16, ASSAY_Q8_0, ASSAY_Q4_0, ASSAY_Q4_1, ASSAY_Q5_0, ASSAY_Q5_1, ASSAY_Q4_K,
+          ASSAY_Q5_K, ASSAY_Q6_K, ASSAY_F8_B128, ASSAY_I4_G128, ASSAY_F8_E4M3, ASSAY_I8});
   } else {
     Fill(info.act_dtypes, {ASSAY_F32});
-    Fill(info.kv_dtypes, {ASSAY_BF16, ASSAY_F16, ASSAY_F32});
-    Fill(info.weight_dtypes, {ASSAY_F32, ASSAY_F16, ASSAY_BF16, ASSAY_Q8_0, ASSAY_Q4_0, ASSAY_Q4_1});
+    Fill(info.kv_dtypes, {ASSAY_BF16, ASSAY_F16, ASSAY_F32, ASSAY_F8_E4M3});
+    Fill(info.weight_dtypes, {ASSAY_F32, ASSAY_F16, ASSAY_BF16, ASSAY_Q8_0, ASSAY_Q4_0, ASSAY_Q4_1, ASSAY_Q5_0,
+                              ASSAY_Q5_1, ASSAY_Q4_K, ASSAY_Q5_K, ASSAY_Q6_K, ASSAY_I4_G128});
   }
   Fill(info.kv_block_sizes, {32, 16, 64, 128});
   Fill(info.kv_layouts, {ASSAY_KV_HND, ASSAY_KV_NHD});

@@ -59,7 +59,7 @@ assay_device_info Describe(int32_t index) {
   info.memory_free = facts.memory_free;
   info.compute_units = facts.processors;
   Fill(info.act_dtypes, {ASSAY_BF16, ASSAY_F16, ASSAY_F32});
-  Fill(info.kv_dtypes, {ASSAY_BF16, ASSAY_F16, ASSAY_F32});
+  Fill(info.kv_dtypes, {ASSAY_BF16, ASSAY_F16, ASSAY_F32, ASSAY_F8_E4M3});
   Fill(info.weight_dtypes, {ASSAY_BF16, ASSAY_F16, ASSAY_F32, ASSAY_F8_B128, ASSAY_F8_E4M3, ASSAY_I8, ASSAY_I4_G128,
                             ASSAY_Q8_0, ASSAY_Q4_0, ASSAY_Q4_1});
   Fill(info.kv_block_sizes, {64, 32, 16, 128});

@@ -39,6 +39,12 @@ void AddModelOptions(CLI::App& command, bench::ModelSpec* spec) {
       ->type_name("T")
       ->capture_default_str();
   command
+      .add_option("--kv-dtype", spec->kv_dtype,
+                  "KV cache: auto (what the device prefers; f32 with --dtype f32), bf16, f16, f32, fp8 (e4m3)")
+      ->check(CLI::IsMember({"auto", "bf16", "f16", "f32", "fp8"}))
+      ->type_name("T")
+      ->capture_default_str();
+  command
       .add_option("--tp", spec->tp,
                   "Ranks that the model is split over (tensor parallelism): as many accelerators from --device on, or "
                   "processes: mpirun -n N assay ... --tp N")

@@ -57,6 +57,8 @@ double UnitRoundoff(assay_dtype dtype) {
       return 0x1p-8;
     case ASSAY_F16:
       return 0x1p-11;
+    case ASSAY_F8_E4M3:
+      return 0x1p-4;
     default:
       return 0x1p-24;
   }
@@ -69,20 +71,9 @@ int64_t ProblemTensor::count() const {
 }
 
 float ProblemTensor::Value(int64_t i) const {
-  uint16_t half;
-  switch (dtype) {
-    case ASSAY_BF16:
-      std::memcpy(&half, elements.data() + 2 * i, 2);
-      return BF16ToF32(half);
-    case ASSAY_F16:
-      std::memcpy(&half, elements.data() + 2 * i, 2);
-      return F16ToF32(half);
-    default: {
-      float value;
-      std::memcpy(&value, elements.data() + 4 * i, 4);
-      return value;
-    }
-  }
+  float value;
+  ConvertElements(dtype, elements.data() + static_cast<int64_t>(DTypeBytes(dtype, 1)) * i, ASSAY_F32, &value, 1);
+  return value;
 }
 
 std::vector<float> ProblemTensor::Floats() const {

@@ -41,18 +41,6 @@ __global__ void __launch_bounds__(kThreads)
   Store8(y, row, n, sum);
 }
 
-// To nearest, ties to even; |x| <= 448 but for rounding.
-__device__ __forceinline__ uint32_t ToE4m3(float x) {
-  const uint32_t bits = __float_as_uint(x), size = bits & 0x7fffffffu;
-  uint32_t q;
-  if (size < 0x3c800000u) {  // below 2^-6: multiples of 2^-9, which adding 2^14 rounds to
-    q = __float_as_uint(__uint_as_float(size) + 16384.0f) - 0x46800000u;
-  } else {
-    q = ((size + 0x7ffffu + (size >> 20 & 1u)) >> 20) - (120u << 3);
-  }
-  return (bits >> 24 & 0x80u) | (q < 0x7eu ? q : 0x7eu);
-}
-
 // A group of 128 columns is the work of 16 lanes.
 __global__ void __launch_bounds__(kThreads)
     QuantizeKernel(MatrixRef x, uint8_t* quants, float* scales, int64_t rows, int64_t groups) {
@@ -70,10 +58,9 @@ __global__ void __launch_bounds__(kThreads)
   largest = GroupMax<kLanes>(largest);
   if (row >= rows) return;
   const float scale = largest > 0 ? largest * (1.0f / 448.0f) : 1.0f, inverse = 1.0f / scale;
-  uint32_t words[2] = {0, 0};
   GPU_UNROLL
-  for (int e = 0; e < 8; ++e) words[e / 4] |= ToE4m3(values[e] * inverse) << 8 * (e % 4);
-  *reinterpret_cast<uint2*>(quants + row * x.cols + k) = make_uint2(words[0], words[1]);
+  for (float& value : values) value *= inverse;
+  StoreElements(reinterpret_cast<E4m3*>(quants + row * x.cols + k), values);
   if (lane == 0) scales[group * rows + row] = scale;
 }
 

@@ -8,46 +8,10 @@
 #include <type_traits>
 
 #include "kernels/cuda/mma_sm80.h"
+#include "kernels/cuda/pair_sm80.h"
 #include "kernels/cuda/weight_block.h"
 
 namespace assay::gpu {
-
-// ---- Instructions on pairs of 16 bits. The emulated ones are exact where the kernels use them.
-
-// a * b + c of two pairs of bf16.
-__device__ __forceinline__ uint32_t FmaBf16(uint32_t a, uint32_t b, uint32_t c) {
-#if defined(ASSAY_GPU_EMULATED)
-  const auto at = [](uint32_t pair, int i) { return __uint_as_float(i == 0 ? pair << 16 : pair & 0xffff0000u); };
-  return PackBf16(at(a, 0) * at(b, 0) + at(c, 0), at(a, 1) * at(b, 1) + at(c, 1));
-#else
-  uint32_t d;
-  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
-  return d;
-#endif
-}
-// (a & mask) | b; in one instruction, which the compiler does not find when mask and b are both constants.
-__device__ __forceinline__ uint32_t MaskOr(uint32_t a, uint32_t mask, uint32_t b) {
-#if defined(ASSAY_GPU_EMULATED)
-  return (a & mask) | b;
-#else
-  uint32_t d;
-  asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(d) : "r"(a), "r"(mask), "r"(b));
-  return d;
-#endif
-}
-// Bytes of b:a (a is 0..3) by the nibbles of a selector, the lowest first.
-__device__ __forceinline__ uint32_t Permute(uint32_t a, uint32_t b, uint32_t selector) {
-#if defined(ASSAY_GPU_EMULATED)
-  const uint64_t bytes = static_cast<uint64_t>(b) << 32 | a;
-  uint32_t result = 0;
-  for (int i = 0; i < 4; ++i) {
-    result |= static_cast<uint32_t>(bytes >> 8 * (selector >> 4 * i & 7) & 255) << 8 * i;
-  }
-  return result;
-#else
-  return __byte_perm(a, b, selector);
-#endif
-}
 
 __device__ __forceinline__ void Mma(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Bf16) {
   MmaBf16(c, a, b);
@@ -119,15 +83,10 @@ __device__ __forceinline__ void BytePairs(uint32_t low, uint32_t high, uint32_t 
     pair[i] = Permute(__float_as_uint(a), __float_as_uint(b), 0x7632);  // 8 bits each: nothing is cut off
   }
 }
-// e4m3 of two words. In the fields of bf16 the exponent is too small by 120; the product restores it, subnormals too.
+// e4m3 of two words.
 __device__ __forceinline__ void E4m3Pairs(uint32_t low, uint32_t high, uint32_t (&pair)[4]) {
-  constexpr uint32_t k2To120 = 0x7b807b80u, kMinusZero = 0x80008000u;
   GPU_UNROLL
-  for (int i = 0; i < 4; ++i) {
-    const uint32_t spread = Permute(i < 2 ? low : high, 0, i % 2 == 0 ? 0x1404u : 0x3424u);
-    const uint32_t bits = MaskOr(spread, 0x80008000u, spread >> 4 & 0x07f007f0u);
-    pair[i] = FmaBf16(bits, k2To120, kMinusZero);
-  }
+  for (int i = 0; i < 4; ++i) pair[i] = E4m3Pair(i < 2 ? low : high, i % 2 == 0 ? kBytes01 : kBytes23);
 }
 
 template <int kBits, int kGroup, bool kMin_, int kZero>

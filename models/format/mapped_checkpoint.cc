@@ -28,10 +28,11 @@ bool FiniteF16(uint16_t h) {
 // The first block whose scale (or minimum) is NaN or infinite; `blocks` if there is none.
 uint64_t FirstBadBlock(assay_dtype dtype, const uint8_t* p, uint64_t blocks) {
   const uint64_t stride = static_cast<uint64_t>(FindDType(dtype)->block_bytes);
-  const bool has_minimum = dtype == ASSAY_Q4_1;
+  const bool has_minimum = dtype == ASSAY_Q4_1 || dtype == ASSAY_Q5_1 || dtype == ASSAY_Q4_K || dtype == ASSAY_Q5_K;
+  const uint64_t scale_at = dtype == ASSAY_Q6_K ? 208 : 0;
   for (uint64_t b = 0; b < blocks; ++b) {
     const uint8_t* block = p + b * stride;
-    if (!FiniteF16(Load16(block)) || (has_minimum && !FiniteF16(Load16(block + 2)))) return b;
+    if (!FiniteF16(Load16(block + scale_at)) || (has_minimum && !FiniteF16(Load16(block + 2)))) return b;
   }
   return blocks;
 }

@@ -157,10 +157,12 @@ class SyntheticCheckpoint : public Checkpoint {
 
 std::unique_ptr<Checkpoint> MakeSynthetic(const ModelConfig& config, assay_dtype dtype) {
   static constexpr assay_dtype kAllowed[] = {ASSAY_F32,  ASSAY_F16,     ASSAY_BF16,    ASSAY_Q8_0,    ASSAY_Q4_0,
-                                             ASSAY_Q4_1, ASSAY_F8_B128, ASSAY_I4_G128, ASSAY_F8_E4M3, ASSAY_I8};
+                                             ASSAY_Q4_1, ASSAY_Q5_0,    ASSAY_Q5_1,    ASSAY_Q4_K,    ASSAY_Q5_K,
+                                             ASSAY_Q6_K, ASSAY_F8_B128, ASSAY_I4_G128, ASSAY_F8_E4M3, ASSAY_I8};
   if (std::find(std::begin(kAllowed), std::end(kAllowed), dtype) == std::end(kAllowed)) {
     throw Error("shape:" + config.name + ": weights of type " + DTypeName(dtype) +
-                " cannot be made (there are f32, f16, bf16, q8_0, q4_0, q4_1, f8_b128, i4_g128, f8_e4m3, i8)");
+                " cannot be made (there are f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, q4_k, q5_k, q6_k, f8_b128, "
+                "i4_g128, f8_e4m3, i8)");
   }
   return std::make_unique<SyntheticCheckpoint>(config, dtype);
 }

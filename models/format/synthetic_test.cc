@@ -54,8 +54,8 @@ TEST(Synthetic, HasThePublishedNumberOfParameters) {
 TEST(Synthetic, IsTheSameEachTimeAndInEachType) {
   const auto f32 = MakeSynthetic(Small(), ASSAY_F32);
   const auto again = MakeSynthetic(Small(), ASSAY_F32);
-  for (const assay_dtype dtype :
-       {ASSAY_F16, ASSAY_BF16, ASSAY_Q8_0, ASSAY_Q4_0, ASSAY_Q4_1, ASSAY_F8_B128, ASSAY_I4_G128}) {
+  for (const assay_dtype dtype : {ASSAY_F16, ASSAY_BF16, ASSAY_Q8_0, ASSAY_Q4_0, ASSAY_Q4_1, ASSAY_Q5_0, ASSAY_Q5_1,
+                                  ASSAY_Q4_K, ASSAY_Q5_K, ASSAY_Q6_K, ASSAY_F8_B128, ASSAY_I4_G128}) {
     const auto other = MakeSynthetic(Small(), dtype);
     EXPECT_EQ(other->config().file_dtype, dtype);
     for (const char* name : {"model.embed_tokens.weight", "model.layers.1.mlp.down_proj.weight"}) {

@@ -16,23 +16,38 @@ bool Lists(const assay_dtype (&list)[N], assay_dtype dtype) {
   return std::find(list, list + N, dtype) != list + N;
 }
 
-std::string ListNames(const assay_device_info& info) {
+template <size_t N>
+std::string ListNames(const assay_dtype (&list)[N]) {
   std::string names;
-  for (const assay_dtype d : info.weight_dtypes) {
+  for (const assay_dtype d : list) {
     if (d == ASSAY_DTYPE_NONE) break;
     names += (names.empty() ? "" : ", ") + std::string(DTypeName(d));
   }
   return names;
 }
 
+assay_dtype ChooseKv(const std::string& name, const std::string& kv, const assay_device_info& info) {
+  static const std::map<std::string, assay_dtype> dtypes = {
+      {"f32", ASSAY_F32}, {"bf16", ASSAY_BF16}, {"f16", ASSAY_F16}, {"fp8", ASSAY_F8_E4M3}};
+  if (kv == "auto" && name != "f32") return info.kv_dtypes[0];
+  const auto found = dtypes.find(kv == "auto" ? name : kv);
+  if (found == dtypes.end()) throw Error("--kv-dtype " + kv + ": unknown; use auto, bf16, f16, f32 or fp8");
+  if (!Lists(info.kv_dtypes, found->second)) {
+    throw Error((kv == "auto" ? "--dtype " + name : "--kv-dtype " + kv) + ": device " + info.id +
+                " has no kernels for a KV cache in " + DTypeName(found->second) + "; it has " +
+                ListNames(info.kv_dtypes));
+  }
+  return found->second;
+}
+
 }  // namespace
 
-DTypeChoice ChooseDTypes(const std::string& name, const assay_device_info& info) {
+DTypeChoice ChooseDTypes(const std::string& name, const std::string& kv, const assay_device_info& info) {
   DTypeChoice c;
   c.name = name;
   c.act = info.act_dtypes[0];
   if (name == "f32") {
-    c.linear = c.embed = c.compute = c.act = c.kv = ASSAY_F32;
+    c.linear = c.embed = c.compute = c.act = ASSAY_F32;
   } else if (name == "bf16") {
     c.linear = c.embed = ASSAY_BF16;
   } else if (name == "f16") {
@@ -57,12 +72,13 @@ DTypeChoice ChooseDTypes(const std::string& name, const assay_device_info& info)
   for (const assay_dtype d : {c.linear, c.embed}) {
     if (d != ASSAY_DTYPE_NONE && !Lists(info.weight_dtypes, d)) {
       throw Error("--dtype " + name + ": device " + info.id + " has no kernels for " + DTypeName(d) +
-                  " weights; it has " + ListNames(info));
+                  " weights; it has " + ListNames(info.weight_dtypes));
     }
   }
-  if (!Lists(info.act_dtypes, c.act) || (c.kv != ASSAY_DTYPE_NONE && !Lists(info.kv_dtypes, c.kv))) {
-    throw Error("--dtype " + name + ": device " + info.id + " cannot keep activations and KV cache in f32");
+  if (!Lists(info.act_dtypes, c.act)) {
+    throw Error("--dtype " + name + ": device " + info.id + " cannot keep activations in f32");
   }
+  c.kv = ChooseKv(name, kv, info);
   return c;
 }
 
@@ -150,7 +166,8 @@ assay_dtype WeightLoader::TargetDType(const Source& source, assay_dtype wanted) 
   const assay_dtype target = wanted == ASSAY_DTYPE_NONE ? info.dtype : wanted;
   if (!Lists(device_->info().weight_dtypes, target)) {
     throw Error(checkpoint_->path() + ": tensor '" + info.name + "' is " + DTypeName(target) + ", and device " +
-                device_->id() + " has kernels for " + ListNames(device_->info()) + " only; choose one with --dtype");
+                device_->id() + " has kernels for " + ListNames(device_->info().weight_dtypes) +
+                " only; choose one with --dtype");
   }
   const DTypeInfo* d = FindDType(target);
   if (info.shape[1] % d->block_elems != 0) {
