@@ -168,8 +168,6 @@ inline double Load(const View& v, int64_t at) {
       std::memcpy(&d, block, 4);
       return d * E4M3ToDouble(block[4 + at % 128]);
     }
-    case DType::kF8_E4M3:
-      return E4M3ToDouble(v.as<const uint8_t>()[at]);
     case DType::kI8:
       return v.as<const int8_t>()[at];
     case DType::kI4_G128: {
