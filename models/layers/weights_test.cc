@@ -65,7 +65,7 @@ TEST(ChooseDTypes, TheCacheIsWhatTheDevicePrefersUnlessNamed) {
 }
 
 TEST(ChooseDTypes, ScalesPerRowKeepEmbeddingAndHeadIn16Bits) {
-  const DTypeChoice choice = ChooseDTypes("i8", DeviceWith({ASSAY_BF16, ASSAY_I8, ASSAY_Q8_0}));
+  const DTypeChoice choice = ChooseDTypes("i8", "auto", DeviceWith({ASSAY_BF16, ASSAY_I8, ASSAY_Q8_0}));
   EXPECT_EQ(choice.linear, ASSAY_I8);
   EXPECT_EQ(choice.embed, ASSAY_BF16);
   EXPECT_EQ(ErrorOf("f8_e4m3", DeviceWith({ASSAY_BF16, ASSAY_I8})),
