@@ -19,7 +19,7 @@ namespace assay::gpu {
 struct LtProduct {
   // Of x and w: F32 (then nothing is rounded below f32), BF16 or F16; F8_B128: bytes, e4m3, with a scale in f32 for
   // every 128 columns of a row, scales of x as [k / 128, m], of w as [k / 128, n]; m a multiple of 4, n of 16.
-  // F8_E4M3, I8: bytes; n and the strides multiples of 16.
+  // F8_E4M3, I8: bytes; n, k and their strides multiples of 16.
   DType operands = DType::kNone;
   DType y =
       DType::kNone;  // F32, or operands where they are of 16 bits; of quants with scales: F32, BF16 or F16; I8: I32

@@ -98,7 +98,7 @@ __global__ void __launch_bounds__(kThreads)
     GPU_UNROLL
     for (int e = 0; e < 8; ++e) {
       const float v = values[e] * inverse;
-      words[e / 4] |= (int8 ? ToInt8(v) : ToE4m3(v)) << 8 * (e % 4);
+      words[e / 4] |= (int8 ? ToInt8(v) : FromFloat<E4m3>(v).bits) << 8 * (e % 4);
     }
     *reinterpret_cast<uint2*>(quants + row * stride + k) = make_uint2(words[0], words[1]);
   }
