@@ -84,18 +84,21 @@ INSTANTIATE_TEST_SUITE_P(Checkpoints, EmulatedGpuGolden,
                            return name;
                          });
 
-// e4m3 keeps four significant bits of keys and values.
-TEST_F(EmulatedGpu, AnFp8CacheCostsLittle) {
+// e4m3 has four bits less than bf16, so its errors are 16 times as large (measured: 19 times; it has subnormals, too).
+TEST_F(EmulatedGpu, AnFp8CacheIsOffByItsRounding) {
   const Json golden = ParseOne(ReadFile(kCheckpoints / "llama3-gqa-tied.golden.json"));
   const std::string ids = folder_.Write("ids.json", golden.at("ids").dump());
-  const Outcome run = RunAssay({"score", "--model", (kCheckpoints / "llama3-gqa-tied").string(), "--tokens", ids,
-                                "--json", "--dtype", "f32", "--kv-dtype", "fp8", "--device", kGpu},
-                               240);
-  ASSERT_EQ(run.exit_code, 0) << run.err;
-  const double error = RootMeanSquare(ParseOne(run.out).at("logprobs").get<std::vector<double>>(),
-                                      golden.at("logprobs").get<std::vector<double>>());
-  EXPECT_LT(error, 0.15);
-  EXPECT_GT(error, 1e-3) << "the cache is not in 8 bits";
+  const auto error = [&](const std::string& kv) {
+    const Outcome run = RunAssay({"score", "--model", (kCheckpoints / "llama3-gqa-tied").string(), "--tokens", ids,
+                                  "--json", "--dtype", "f32", "--kv-dtype", kv, "--device", kGpu},
+                                 240);
+    EXPECT_EQ(run.exit_code, 0) << run.err;
+    return RootMeanSquare(ParseOne(run.out).at("logprobs").get<std::vector<double>>(),
+                          golden.at("logprobs").get<std::vector<double>>());
+  };
+  const double ratio = error("fp8") / error("bf16");
+  EXPECT_GT(ratio, 8);
+  EXPECT_LT(ratio, 32);
 }
 
 TEST_F(EmulatedGpu, TooLittleMemoryIsNamedWithWhatIsMissing) {

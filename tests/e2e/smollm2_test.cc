@@ -63,17 +63,18 @@ TEST_F(SmolLm2, EveryLogProbabilityInFloat32) {
   for (size_t i = 0; i < expected.size(); ++i) EXPECT_NEAR(actual[i], expected[i], 1e-2) << "token " << i + 1;
 }
 
-// e4m3 keeps 4 significant bits: keys and values are off by 2^-5.3 of themselves. Measured: $MEASURED$.
-TEST_F(SmolLm2, AnFp8CacheCostsLittle) {
-  std::vector<double> exact, coarse;
-  MeanLogprob({"--dtype", "f32"}, &exact);
-  MeanLogprob({"--dtype", "f32", "--kv-dtype", "fp8"}, &coarse);
-  ASSERT_EQ(coarse.size(), exact.size());
+// Measured: 0.146 in the root mean square, where a bf16 cache has 0.0074; e4m3 has four bits less.
+TEST_F(SmolLm2, LogProbabilitiesWithAnFp8Cache) {
+  const auto expected = oracle_.at("logprobs").get<std::vector<double>>();
+  std::vector<double> actual;
+  EXPECT_NEAR(MeanLogprob({"--dtype", "f32", "--kv-dtype", "fp8"}, &actual) / oracle_.at("mean_logprob").get<double>(),
+              1, 0.01);
+  ASSERT_EQ(actual.size(), expected.size());
   double squares = 0;
-  for (size_t i = 0; i < exact.size(); ++i) squares += (coarse[i] - exact[i]) * (coarse[i] - exact[i]);
-  const double error = std::sqrt(squares / static_cast<double>(exact.size()));
+  for (size_t i = 0; i < expected.size(); ++i) squares += (actual[i] - expected[i]) * (actual[i] - expected[i]);
+  const double error = std::sqrt(squares / static_cast<double>(expected.size()));
   EXPECT_LT(error, 0.3);
-  EXPECT_GT(error, 0.01) << "the cache is not in 8 bits";
+  EXPECT_GT(error, 0.03) << "that is no cache in 8 bits";
 }
 
 TEST_F(SmolLm2, GreedyTokensInFloat32) {
