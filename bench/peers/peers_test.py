@@ -113,9 +113,10 @@ class WholeRun(unittest.TestCase):
         run = peers.Run(types.SimpleNamespace(assay=os.path.join(folder.name, "assay"), model=f"a-{dtype}.gguf", pairs=3,
                                               quick=False, rows="smol", out=os.path.join(folder.name, "out")))
         run.measure(peers.Row("smollm2-135m", dtype, "speed"))
+        text = run.write_all()
         with open(os.path.join(folder.name, "out", "measurements.json"), encoding="utf-8") as file:
             self.assertEqual(json.load(file)["rows"], run.rows)
-        return page.page(run.rows, run.facts())
+        return text
 
     def test_table(self):
         text = self.measure()
