@@ -21,7 +21,6 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 CORES = len(os.sched_getaffinity(0))
 NAMES = {"smollm2-135m": "SmolLM2 135M", "gemma-3-270m": "Gemma 3 270M", "qwen2.5-0.5b": "Qwen2.5 0.5B shape",
          "llama-3.2-1b": "Llama 3.2 1B shape"}
-# Pairs that take long are left at this many, when fewer are not asked for.
 DEFAULT_PAIRS, QUICK_PAIRS = 5, 2
 
 
@@ -141,14 +140,19 @@ class Run:
                               "peers": {p: [s and s[key] for s in speeds[p]] for p in speeds if p != "assay"}}
                              for key, what in row.measures()]
         self.rows.append(entry)
+
+    def write_all(self):
+        """After each row, so that a run that is cut leaves what it has. Returns the page."""
         self.write("measurements.json", json.dumps({"facts": self.facts(), "rows": self.rows}, indent=1))
+        text = page.page(self.rows, self.facts())
+        self.write("peers.md", text)
+        return text
 
     def write(self, name, text):
         path = os.path.join(self.arguments.out, name)
         with open(path + ".part", "w", encoding="utf-8") as file:
             file.write(text)
         os.replace(path + ".part", path)
-        return path
 
     def facts(self):
         assay = next((f"assay {r['result']['tool']['version']}, {r['result']['tool']['commit']}, {r['result']['tool']['build']}"
@@ -196,8 +200,8 @@ def main():
     run = Run(arguments)
     for row in rows:
         run.measure(row)
-    text = page.page(run.rows, run.facts())
-    path = run.write("peers.md", text)
+        text = run.write_all()
+    path = os.path.join(arguments.out, "peers.md")
     if not (arguments.quick or arguments.rows):
         path = os.path.join(ROOT, "docs", "peers.md")
         with open(path, "w", encoding="utf-8") as file:
