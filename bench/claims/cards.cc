@@ -365,6 +365,11 @@ std::string PeakKey(const Card& card, assay_dtype weight_dtype) {
     case ASSAY_Q8_0:
     case ASSAY_Q4_0:
     case ASSAY_Q4_1:
+    case ASSAY_Q5_0:
+    case ASSAY_Q5_1:
+    case ASSAY_Q4_K:
+    case ASSAY_Q5_K:
+    case ASSAY_Q6_K:
     case ASSAY_I4_G128: {
       if (card.id == kHostCardId) return first({"int8", "fp32"});
       const Figure *fp16 = card.Find("fp16"), *bf16 = card.Find("bf16");

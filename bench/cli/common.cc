@@ -31,9 +31,17 @@ void AddModelOptions(CLI::App& command, bench::ModelSpec* spec) {
       ->required()
       ->type_name("M");
   command
-      .add_option("--dtype", spec->dtype,
-                  "Weights on the device: auto (as in the file), bf16, f16, f32 (everything in f32), int8, int4, fp8")
-      ->check(CLI::IsMember({"auto", "bf16", "f16", "f32", "int8", "int4", "fp8"}))
+      .add_option(
+          "--dtype", spec->dtype,
+          "Weights on the device: auto (as in the file), bf16, f16, f32 (everything in f32), int8, int4, fp8 (in "
+          "blocks), i8, f8_e4m3 (a scale per row)")
+      ->check(CLI::IsMember({"auto", "bf16", "f16", "f32", "int8", "int4", "fp8", "i8", "f8_e4m3"}))
+      ->type_name("T")
+      ->capture_default_str();
+  command
+      .add_option("--kv-dtype", spec->kv_dtype,
+                  "KV cache: auto (what the device prefers; f32 with --dtype f32), bf16, f16, f32, fp8 (e4m3)")
+      ->check(CLI::IsMember({"auto", "bf16", "f16", "f32", "fp8"}))
       ->type_name("T")
       ->capture_default_str();
   command

@@ -76,7 +76,7 @@ void Session::ShareHost() {
 
 void Session::Open() {
   device_ = Device::Open(choice_.backend, choice_.index, spec_.threads);
-  dtypes_ = ChooseDTypes(spec_.dtype, device_->info());
+  dtypes_ = ChooseDTypes(spec_.dtype, spec_.kv_dtype, device_->info());
   // Synthetic weights are made in the dtype that the device is to have, so that nothing is converted twice.
   checkpoint_ = OpenCheckpoint(spec_.model, dtypes_.linear == ASSAY_DTYPE_NONE ? ASSAY_BF16 : dtypes_.linear);
   for (int r = 0; r < spec_.tp; ++r) {
@@ -88,12 +88,17 @@ void Session::Open() {
   }
 }
 
+ExecutorOptions Session::Cached(ExecutorOptions options) const {
+  options.kv_dtype = dtypes_.kv;
+  return options;
+}
+
 MemoryPlan Session::Plan(const ExecutorOptions& options) const {
   const int rank = spec_.group ? spec_.group->rank() : 0;
   const ModelConfig c = ConfigOf(config(), ShardOf(config(), rank, spec_.tp));
   MemoryPlan plan;
   plan.weights = own_weight_bytes_;
-  plan.kv_cache = PlanKv(device_->info(), options, c.layers, c.kv_heads, c.head_dim).bytes;
+  plan.kv_cache = PlanKv(device_->info(), Cached(options), c.layers, c.kv_heads, c.head_dim).bytes;
   DecoderOptions d = DecoderOptionsFor(options);
   d.rank = rank;
   d.ranks = spec_.tp;
@@ -116,7 +121,7 @@ void Session::CheckFits(const ExecutorOptions& options) const {
   if (available > 0 && plan.total() > available) {
     throw Error(fmt::format(
         "{}: needs {} on {} (weights {}, KV cache {}, activations and logits {}), {} are free: {} are missing; "
-        "use a smaller model, a smaller --dtype, or lower --concurrency, --isl or --osl",
+        "use a smaller model, a smaller --dtype or --kv-dtype, or lower --concurrency, --isl or --osl",
         spec_.model, Size(plan.total()), device_->id(), Size(plan.weights), Size(plan.kv_cache),
         Size(plan.activations + plan.logits), Size(available), Size(plan.total() - available)));
   }
@@ -130,8 +135,7 @@ std::unique_ptr<Decoder> Session::MakeModel(const ExecutorOptions& options) {
 }
 
 std::unique_ptr<Engine> Session::Load(const ExecutorOptions& user_options) {
-  ExecutorOptions options = user_options;
-  options.kv_dtype = dtypes_.kv;
+  const ExecutorOptions options = Cached(user_options);
   CheckFits(options);
   if (spec_.group) spec_.group->Send(MessageKind::kLoad, options);
   std::unique_ptr<Engine> engine;

@@ -46,10 +46,15 @@ enum class Path {
   kPlain,     // x as it is
   kBf16Dot,   // x in bf16, AVX-512 BF16
   kBf16Amx,   // x in bf16
-  kBlockI8,   // x in i8
+  kBlockRow,  // x in i8, one row: weights unpacked in registers
+  kBlockI8,   // x in i8, weights unpacked to bytes, a chunk at a time
   kBlockF32,  // weights dequantised to f32, a chunk at a time
   kBlockAmx,  // weights dequantised to bf16, a block at a time; x in bf16
 };
+
+bool IsI8(Path path) {
+  return path == Path::kBlockRow || path == Path::kBlockI8;
+}
 
 struct Plan {
   Path path = Path::kPlain;
@@ -67,10 +72,10 @@ int64_t RoundUp(int64_t n, int64_t unit) {
 }
 
 constexpr int64_t kPrivateX = 8192;  // elements of x, at most, that each member converts for itself
+constexpr int64_t kFewRows = 1;      // rows of x up to which block types are unpacked for each of them
 constexpr int64_t kAmxRows = 32;     // rows of x from which AMX wins for bf16 ...
 // ... and for block types. By arithmetic it wins from 20 to 35 rows on: to dequantise a weight takes 0.07 ns (Zen 4;
-// twice that where two threads share a core), to multiply it with a row 0.002 ns, and on the VNNI path 0.007 to 0.01
-// ns.
+// twice that where two threads share a core), to multiply it with a row 0.002 ns, and on the VNNI path 0.007 to 0.01.
 constexpr int64_t kAmxBlockRows = 64;
 
 Path PathOf(const Isa& isa, const WeightSpec& spec, int64_t m) {
@@ -85,6 +90,7 @@ Path PathOf(const Isa& isa, const WeightSpec& spec, int64_t m) {
       return LinearKernelsFor(isa).bf16_dot != nullptr ? Path::kBf16Dot : Path::kPlain;
     default:
       if (strict) return Path::kBlockF32;
+      if (m <= kFewRows) return Path::kBlockRow;
       return isa.amx_bf16 && m >= kAmxBlockRows ? Path::kBlockAmx : Path::kBlockI8;
   }
 }
@@ -96,7 +102,7 @@ Plan MakePlan(const Isa& isa, const WeightSpec& spec, int64_t m) {
     p.x_cols = RoundUp(spec.cols, p.path == Path::kBlockAmx ? kBlockCols : 32);
     p.x_rows = p.Amx() ? RoundUp(m, kAmxStripRows) : m;
     p.x_bytes = RoundUp(p.x_rows * p.x_cols * 2, kAlign);
-  } else if (p.path == Path::kBlockI8) {
+  } else if (p.path == Path::kBlockRow || p.path == Path::kBlockI8) {
     p.x_cols = RoundUp(spec.cols, kBlockCols);
     p.x_rows = m;
     p.x_bytes = RoundUp(p.x_rows * p.x_cols, kAlign);
@@ -104,6 +110,7 @@ Plan MakePlan(const Isa& isa, const WeightSpec& spec, int64_t m) {
   }
   if (p.Amx()) p.member_bytes = kAmxScratchBytes;
   if (p.path == Path::kBlockF32) p.member_bytes = kChunkCols * kPanelRows * sizeof(float);
+  if (p.path == Path::kBlockI8) p.member_bytes = kExpandedBytes;
   p.shared_x = m * spec.cols > kPrivateX;
   return p;
 }
@@ -165,7 +172,7 @@ ConvertedX ConvertX(LinearKernels::Convert convert, const WeightSpec& spec, cons
   a.padded_rows = plan.x_rows;
   a.out = at;
   a.scales = reinterpret_cast<BlockScale*>(at + plan.x_bytes);
-  a.offset = spec.dtype == DType::kQ8_0 ? 128 : 8;
+  a.offset = OffsetOf(spec.dtype);
   const int64_t begin = part.m0 * a.pieces_per_row;
   const int64_t end = (part.m1 == a.rows ? plan.x_rows : part.m1) * a.pieces_per_row;  // with the padding rows
   const bool together = plan.shared_x && part.across > 1;
@@ -175,28 +182,16 @@ ConvertedX ConvertX(LinearKernels::Convert convert, const WeightSpec& spec, cons
   return {at, a.scales};
 }
 
-LinearKernels::Dequantize DequantizeFor(const LinearKernels& kernels, DType dtype) {
-  return dtype == DType::kQ8_0   ? kernels.dequantize_q8_0
-         : dtype == DType::kQ4_0 ? kernels.dequantize_q4_0
-                                 : kernels.dequantize_q4_1;
+const BlockKernels& BlockKernelsFor(const LinearKernels& kernels, DType dtype) {
+  return *std::find_if(kernels.blocks, kernels.blocks + kernels.block_count,
+                       [&](const BlockKernels& b) { return b.dtype == dtype; });
 }
 
 LinearKernels::Gemm GemmFor(const LinearKernels& kernels, Path path, DType dtype) {
   if (path == Path::kBf16Dot) return kernels.bf16_dot;
-  switch (dtype) {
-    case DType::kF32:
-      return kernels.f32;
-    case DType::kF16:
-      return kernels.f16;
-    case DType::kBF16:
-      return kernels.bf16;
-    case DType::kQ8_0:
-      return kernels.q8_0;
-    case DType::kQ4_0:
-      return kernels.q4_0;
-    default:
-      return kernels.q4_1;
-  }
+  if (path == Path::kBlockRow) return BlockKernelsFor(kernels, dtype).few;
+  if (path == Path::kBlockI8) return BlockKernelsFor(kernels, dtype).many;
+  return dtype == DType::kF32 ? kernels.f32 : dtype == DType::kF16 ? kernels.f16 : kernels.bf16;
 }
 
 int PanelsAt(const WeightSpec& spec, int64_t n) {
@@ -205,7 +200,7 @@ int PanelsAt(const WeightSpec& spec, int64_t n) {
 
 // Block weights in f32: 64 rows x kChunkCols columns at a time pass through `chunk`.
 void BlockF32(const LinearKernels& kernels, const WeightSpec& spec, const GemmArgs& a, float* chunk) {
-  const auto dequantize = DequantizeFor(kernels, spec.dtype);
+  const auto dequantize = BlockKernelsFor(kernels, spec.dtype).dequantize;
   for (int64_t n = a.n0; n < a.n1; n += kPanelRows) {
     for (int64_t k = 0; k < spec.cols; k += kChunkCols) {
       const int64_t count = std::min(kChunkCols, spec.cols - k);
@@ -231,7 +226,7 @@ void Amx(const LinearKernels& kernels, const AmxKernels& amx, const WeightSpec& 
   a.k = plan.x_cols;
   a.x_rows = plan.x_rows;
   if (plan.path == Path::kBlockAmx) {
-    a.dequantize = DequantizeFor(kernels, spec.dtype);
+    a.dequantize = BlockKernelsFor(kernels, spec.dtype).dequantize;
     a.panel_to_bf16 = kernels.panel_to_bf16;
   }
   a.scratch = scratch;
@@ -258,13 +253,13 @@ void LinearFor(const Isa& isa, const WeightSpec& spec, const View& x, const void
   std::byte* const ws = static_cast<std::byte*>(workspace);
 
   // Whole panels: half a panel is no forward stream, and took longer to read than a whole one.
-  const int64_t n_grain = plan.path == Path::kBlockI8 || plan.path == Path::kBlockAmx ? kBlockRows : kPanelRows;
+  const int64_t n_grain = IsI8(plan.path) || plan.path == Path::kBlockAmx ? kBlockRows : kPanelRows;
   const Part part = PartOf(plan, m, spec.rows, n_grain, team);
   GemmArgs a;
   a.x = x.data;
   a.ldx = x.stride[0];
   if (plan.x_rows > 0) {
-    const auto convert = plan.Amx() ? amx.convert : plan.path == Path::kBlockI8 ? kernels.quantize : kernels.to_bf16;
+    const auto convert = plan.Amx() ? amx.convert : IsI8(plan.path) ? kernels.quantize : kernels.to_bf16;
     const ConvertedX converted = ConvertX(convert, spec, plan, x, part, ws, team);
     a.x = converted.values;
     a.ldx = plan.x_cols;
@@ -286,6 +281,7 @@ void LinearFor(const Isa& isa, const WeightSpec& spec, const View& x, const void
   } else if (plan.path == Path::kBlockF32) {
     BlockF32(kernels, spec, a, reinterpret_cast<float*>(scratch));
   } else {
+    a.scratch = scratch;
     GemmFor(kernels, plan.path, spec.dtype)(a);
   }
 }
@@ -300,8 +296,7 @@ void Linear(const WeightSpec& spec, const View& x, const void* packed, const Vie
 }
 
 void PrefetchWeight(const WeightSpec& spec, int64_t m, const void* packed, int64_t bytes, const Team& team) {
-  const bool block = spec.dtype != DType::kF32 && spec.dtype != DType::kF16 && spec.dtype != DType::kBF16;
-  const int64_t panel_rows = block ? kBlockRows : kPanelRows;
+  const int64_t panel_rows = LayoutOf(spec.dtype).cols > 0 ? kBlockRows : kPanelRows;
   const Part part = PartOf(MakePlan(CurrentIsa(), spec, m), m, spec.rows, panel_rows, team);
   const char* const first = static_cast<const char*>(packed) + part.n0 / panel_rows * PanelBytes(spec);
   const int64_t all = (part.n1 - part.n0 + panel_rows - 1) / panel_rows * PanelBytes(spec);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Reading and writing single elements of a View in any dtype, and the 16-bit conversions behind it.
+// Reading and writing single elements of a View in any dtype, and the conversions behind it.
 // Pure functions, any thread. Block types are read only; the ABI describes their layouts.
 #pragma once
 
@@ -8,6 +8,7 @@
 #include <cstring>
 #include <vector>
 
+#include "kernels/attributes.h"
 #include "kernels/view.h"
 
 namespace assay::ref {
@@ -70,6 +71,48 @@ inline double E4M3ToDouble(uint8_t q) {
   return (1 - (q >> 7) * 2) * magnitude;
 }
 
+inline double F16At(const uint8_t* p) {
+  uint16_t h;
+  std::memcpy(&h, p, 2);
+  return F16ToF32(h);
+}
+
+// Integer i of a block of 32 with five bits each: bit 4 of all, then the low nibbles.
+inline int FiveBits(const uint8_t* p, int64_t i) {
+  const int nibble = i < 16 ? p[4 + i] & 15 : p[4 + i - 16] >> 4;
+  return nibble | (p[i / 8] >> i % 8 & 1) << 4;
+}
+
+// Element i of a block of Q4_K (high is nullptr) or Q5_K.
+inline double LoadQ45K(const uint8_t* block, const uint8_t* high, const uint8_t* low, int64_t i) {
+  const int64_t j = i / 32;
+  const uint8_t* s = block + 4;
+  const int scale = j < 4 ? s[j] & 63 : (s[j + 4] & 15) | s[j - 4] >> 6 << 4;
+  const int minimum = j < 4 ? s[j + 4] & 63 : s[j + 4] >> 4 | s[j] >> 6 << 4;
+  const int nibble = low[32 * (j / 2) + i % 32] >> (j % 2 * 4) & 15;
+  const int q = nibble | (high != nullptr ? (high[i % 32] >> j & 1) << 4 : 0);
+  return F16At(block) * scale * q - F16At(block + 2) * minimum;
+}
+
+inline double LoadQ6K(const uint8_t* block, int64_t i) {
+  const int64_t n = i / 128, t = i % 128 / 32, l = i % 32;
+  const int nibble = block[64 * n + 32 * (t % 2) + l] >> (t / 2 * 4) & 15;
+  const int q = nibble | (block[128 + 32 * n + l] >> 2 * t & 3) << 4;
+  return F16At(block + 208) * static_cast<int8_t>(block[192 + i / 16]) * (q - 32);
+}
+
+// Round to nearest even; beyond 448 gives 448, NaN stays NaN.
+inline uint8_t F32ToE4M3(float f) {
+  const uint8_t sign = std::signbit(f) ? 0x80 : 0;
+  if (std::isnan(f)) return sign | 0x7f;
+  const double size = std::fabs(f);
+  if (size >= 448) return sign | 0x7e;
+  int exponent = -5;  // values of 2^exponent and less lie 2^(exponent - 4) apart, the smallest all 2^-9
+  if (size >= 0x1p-6) std::frexp(size, &exponent);
+  const int steps = static_cast<int>(std::nearbyint(std::ldexp(size, 4 - exponent)));
+  return static_cast<uint8_t>(sign | ((exponent + 5) * 8 + steps));  // 16 steps are the next exponent's 8
+}
+
 // Where element [i, j, k, l] lies, counted in elements from v.data.
 inline int64_t At(const View& v, int64_t i, int64_t j = 0, int64_t k = 0, int64_t l = 0) {
   return i * v.stride[0] + j * v.stride[1] + k * v.stride[2] + l * v.stride[3];
@@ -77,11 +120,6 @@ inline int64_t At(const View& v, int64_t i, int64_t j = 0, int64_t k = 0, int64_
 
 // The value of the element `at` (see At). Rows of block types begin on a block.
 inline double Load(const View& v, int64_t at) {
-  const auto f16_at = [](const uint8_t* p) {
-    uint16_t h;
-    std::memcpy(&h, p, 2);
-    return static_cast<double>(F16ToF32(h));
-  };
   const int64_t i = at % 32;
   switch (v.dtype) {
     case DType::kF32:
@@ -90,35 +128,66 @@ inline double Load(const View& v, int64_t at) {
       return F16ToF32(v.as<const uint16_t>()[at]);
     case DType::kBF16:
       return BF16ToF32(v.as<const uint16_t>()[at]);
+    case DType::kF8_E4M3:
+      return E4M3ToDouble(v.as<const uint8_t>()[at]);
     case DType::kQ8_0: {
       const uint8_t* block = v.as<const uint8_t>() + at / 32 * 34;
-      return f16_at(block) * static_cast<int8_t>(block[2 + i]);
+      return F16At(block) * static_cast<int8_t>(block[2 + i]);
     }
     case DType::kQ4_0: {
       const uint8_t* block = v.as<const uint8_t>() + at / 32 * 18;
       const int nibble = i < 16 ? block[2 + i] & 15 : block[2 + i - 16] >> 4;
-      return f16_at(block) * (nibble - 8);
+      return F16At(block) * (nibble - 8);
     }
     case DType::kQ4_1: {
       const uint8_t* block = v.as<const uint8_t>() + at / 32 * 20;
       const int nibble = i < 16 ? block[4 + i] & 15 : block[4 + i - 16] >> 4;
-      return f16_at(block) * nibble + f16_at(block + 2);
+      return F16At(block) * nibble + F16At(block + 2);
     }
+    case DType::kQ5_0: {
+      const uint8_t* block = v.as<const uint8_t>() + at / 32 * 22;
+      return F16At(block) * (FiveBits(block + 2, i) - 16);
+    }
+    case DType::kQ5_1: {
+      const uint8_t* block = v.as<const uint8_t>() + at / 32 * 24;
+      return F16At(block) * FiveBits(block + 4, i) + F16At(block + 2);
+    }
+    case DType::kQ4_K: {
+      const uint8_t* block = v.as<const uint8_t>() + at / 256 * 144;
+      return LoadQ45K(block, nullptr, block + 16, at % 256);
+    }
+    case DType::kQ5_K: {
+      const uint8_t* block = v.as<const uint8_t>() + at / 256 * 176;
+      return LoadQ45K(block, block + 16, block + 48, at % 256);
+    }
+    case DType::kQ6_K:
+      return LoadQ6K(v.as<const uint8_t>() + at / 256 * 210, at % 256);
     case DType::kF8_B128: {
       const uint8_t* block = v.as<const uint8_t>() + at / 128 * 132;
       float d;
       std::memcpy(&d, block, 4);
       return d * E4M3ToDouble(block[4 + at % 128]);
     }
+    case DType::kI8:
+      return v.as<const int8_t>()[at];
     case DType::kI4_G128: {
       const uint8_t* block = v.as<const uint8_t>() + at / 128 * 68;
       const int64_t j = at % 128;
       const int nibble = j < 64 ? block[4 + j] & 15 : block[4 + j - 64] >> 4;
-      return f16_at(block) * nibble + f16_at(block + 2);
+      return F16At(block) * nibble + F16At(block + 2);
     }
     default:
       return 0;  // integer tensors are read through as<int32_t>()
   }
+}
+
+// What the elements of a weight's row are to be multiplied by: 1 unless its dtype has a scale per row. That lies behind
+// the row's last column, and the stride from row to row counts it.
+inline double RowScale(const View& w, int64_t row) {
+  if (!IsRowScaled(w.dtype)) return 1;
+  float scale;
+  std::memcpy(&scale, w.as<const uint8_t>() + At(w, row) + w.shape[1], sizeof scale);
+  return scale;
 }
 
 inline void Store(const View& v, int64_t at, double value) {
@@ -132,6 +201,9 @@ inline void Store(const View& v, int64_t at, double value) {
       break;
     case DType::kBF16:
       v.as<uint16_t>()[at] = F32ToBF16(f);
+      break;
+    case DType::kF8_E4M3:
+      v.as<uint8_t>()[at] = F32ToE4M3(f);
       break;
     default:
       break;  // no operation writes floating point to another dtype

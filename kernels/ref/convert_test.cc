@@ -4,7 +4,10 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <fstream>
 #include <limits>
+#include <string>
+#include <vector>
 
 #include "kernels/ref/tensors_for_test.h"
 
@@ -43,6 +46,21 @@ TEST(Convert, BF16RoundsToNearestEven) {
   EXPECT_TRUE(std::isnan(BF16ToF32(F32ToBF16(std::numeric_limits<float>::quiet_NaN()))));
 }
 
+TEST(Convert, E4M3RoundsToNearestEvenAndSaturates) {
+  for (int q = 0; q < 0x7e; ++q) {
+    const auto low = static_cast<float>(E4M3ToDouble(static_cast<uint8_t>(q)));
+    const auto high = static_cast<float>(E4M3ToDouble(static_cast<uint8_t>(q + 1)));
+    const float middle = (low + high) / 2;
+    ASSERT_EQ(F32ToE4M3(low), q);
+    EXPECT_EQ(F32ToE4M3(-low), q | 0x80);
+    EXPECT_EQ(F32ToE4M3(middle), q + q % 2) << q;
+    EXPECT_EQ(F32ToE4M3(std::nextafter(middle, 0.0f)), q);
+    EXPECT_EQ(F32ToE4M3(std::nextafter(middle, 1e3f)), q + 1);
+  }
+  for (const float f : {448.0f, 464.0f, 1e9f, INFINITY}) EXPECT_EQ(F32ToE4M3(-f), 0xfe) << f;
+  EXPECT_TRUE(std::isnan(E4M3ToDouble(F32ToE4M3(NAN))));
+}
+
 TEST(Convert, BlockTypes) {
   // d = 0.5 (0x3800), m = -2 (0xc000); quants count up.
   std::vector<uint8_t> q8(34), q4_0(18), q4_1(20);
@@ -60,6 +78,28 @@ TEST(Convert, BlockTypes) {
   v.dtype = DType::kQ4_1;
   v.data = q4_1.data();
   for (int i = 0; i < 32; ++i) EXPECT_EQ(Load(v, i), 0.5 * (i < 16 ? i : 31 - i) - 2) << i;
+}
+
+// tests/data/make_blocks.py: random bits, and what the Python package gguf reads in them.
+TEST(Convert, FiveBitAndKBlocks) {
+  std::ifstream file(ASSAY_SOURCE_DIR "/tests/data/blocks.txt");
+  for (const DType dtype : {DType::kQ5_0, DType::kQ5_1, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K}) {
+    std::string name, hex;
+    ASSERT_TRUE(file >> name >> hex);
+    std::vector<uint8_t> bytes;
+    for (size_t i = 0; i < hex.size(); i += 2) {
+      bytes.push_back(static_cast<uint8_t>(std::stoi(hex.substr(i, 2), nullptr, 16)));
+    }
+    View v;
+    v.dtype = dtype;
+    v.data = bytes.data();
+    const int elements = dtype == DType::kQ5_0 || dtype == DType::kQ5_1 ? 128 : 512;
+    for (int i = 0; i < elements; ++i) {
+      float expected;
+      ASSERT_TRUE(file >> expected);
+      ASSERT_EQ(static_cast<float>(Load(v, i)), expected) << name << " " << i;
+    }
+  }
 }
 
 // Two blocks each, so that the second is looked for where it is.
@@ -95,6 +135,28 @@ TEST(Convert, BlocksOf128) {
     EXPECT_EQ(Load(v, i), 0.5 * q - 2) << i;
     EXPECT_EQ(Load(v, 128 + i), q) << i;
   }
+}
+
+TEST(Convert, ScalesBehindRows) {
+  // Two rows of three quants; the scales are 0.5 and 2.
+  uint8_t rows[] = {0x38, 0xfe, 0x01, 0, 0, 0, 0x3f, 0x08, 0x80, 0x7f, 0, 0, 0, 0x40};
+  View v;
+  v.data = rows;
+  v.dtype = DType::kF8_E4M3;
+  v.shape[1] = 3;
+  v.stride[0] = 7;
+  EXPECT_EQ(RowScale(v, 0), 0.5);
+  EXPECT_EQ(RowScale(v, 1), 2);
+  EXPECT_EQ(Load(v, 0), 1);
+  EXPECT_EQ(Load(v, 1), -448);
+  EXPECT_EQ(Load(v, 2), 0x1p-9);
+  EXPECT_EQ(Load(v, At(v, 1)), 0x1p-6);
+  v.dtype = DType::kI8;
+  EXPECT_EQ(Load(v, 1), -2);
+  EXPECT_EQ(Load(v, At(v, 1) + 1), -128);
+  EXPECT_EQ(Load(v, At(v, 1) + 2), 127);
+  v.dtype = DType::kQ8_0;
+  EXPECT_EQ(RowScale(v, 1), 1);
 }
 
 }  // namespace

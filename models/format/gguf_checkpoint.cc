@@ -209,9 +209,10 @@ class GgufCheckpoint : public MappedCheckpoint {
  private:
   Place PlaceOf(const GgufTensor& t) const {
     if (t.type->dtype == ASSAY_DTYPE_NONE) {
-      throw Error(path_ + ": tensor " + Printable(t.name) + " is of type " + t.type->name +
-                  ", which is not supported (supported: F32, F16, BF16, Q8_0, Q4_0, Q4_1): make another file from the "
-                  "original model with llama-quantize, for example of type Q8_0");
+      throw Error(
+          path_ + ": tensor " + Printable(t.name) + " is of type " + t.type->name +
+          ", which is not supported (supported: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K): "
+          "make another file from the original model with llama-quantize, for example of type Q8_0");
     }
     return {&gguf_.file(), std::string(t.name), t.type->dtype, ShapeOf(t), gguf_.data_offset() + t.offset, t.bytes};
   }

@@ -95,7 +95,8 @@ TEST_F(GgufTest, ReadsMetadataOfEveryType) {
 
 TEST_F(GgufTest, OpensEachArchitectureAndType) {
   for (const std::string arch : {"llama", "qwen2", "qwen3"}) {
-    for (const assay_dtype dtype : {ASSAY_F32, ASSAY_F16, ASSAY_BF16, ASSAY_Q8_0, ASSAY_Q4_0, ASSAY_Q4_1}) {
+    for (const assay_dtype dtype :
+         {ASSAY_F32, ASSAY_F16, ASSAY_BF16, ASSAY_Q8_0, ASSAY_Q4_0, ASSAY_Q4_1, ASSAY_Q5_0, ASSAY_Q5_1}) {
       for (const uint32_t version : {2u, 3u}) {
         GgufWriter w = TinyGguf(arch, dtype);
         w.version = version;
@@ -281,10 +282,10 @@ TEST_F(GgufTest, HonoursTheAlignment) {
 TEST_F(GgufTest, NamesTypesThatItCannotRead) {
   GgufWriter w = TinyGguf("llama", ASSAY_F32);
   GgufWriter::Tensor& t = w.Find("token_embd.weight");
-  t.type = 12;  // Q4_K: 256 elements in 144 bytes
+  t.type = 10;  // Q2_K: 256 elements in 84 bytes
   t.dims = {256, 16};
-  t.data.resize(16 * 144);
-  ExpectComplaint(w.Build(), "token_embd.weight is of type Q4_K, which is not supported");
+  t.data.resize(16 * 84);
+  ExpectComplaint(w.Build(), "token_embd.weight is of type Q2_K, which is not supported");
   ExpectComplaint(w.Build(), "llama-quantize");
 }
 
@@ -296,8 +297,8 @@ TEST_F(GgufTest, RefusesNanAndInfinity) {
     size_t block_bytes;
     size_t at;
     uint16_t value;
-  } cases[] = {
-      {ASSAY_Q8_0, 34, 0, kNan}, {ASSAY_Q4_0, 18, 0, kInf}, {ASSAY_Q4_1, 20, 0, kNan}, {ASSAY_Q4_1, 20, 2, kInf}};
+  } cases[] = {{ASSAY_Q8_0, 34, 0, kNan}, {ASSAY_Q4_0, 18, 0, kInf}, {ASSAY_Q4_1, 20, 0, kNan},
+               {ASSAY_Q4_1, 20, 2, kInf}, {ASSAY_Q5_0, 22, 0, kNan}, {ASSAY_Q5_1, 24, 2, kInf}};
   for (const auto& c : cases) {
     GgufWriter w = TinyGguf("llama", c.dtype);
     EXPECT_EQ(Complaint(w.Build()), "");

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <optional>
 
+#include "models/format/hf_quantization.h"
 #include "models/format/json_file.h"
 #include "models/format/layout.h"
 #include "models/format/printable.h"
@@ -254,10 +255,8 @@ ModelConfig ParseHfConfig(const json& config, const std::string& where) {
   ModelConfig c;
   const FamilyDefaults& d = FindFamily(f, &c.architecture);
   c.family = d.family;
-  if (f.Find("quantization_config") != nullptr) {
-    f.Fail(
-        "quantization_config: quantised checkpoints are not supported in this layout; use the original weights, or "
-        "GGUF");
+  for (const char* key : {"quantization_config", "compression_config"}) {
+    if (const json* found = f.Find(key)) CheckQuantization(*found, where + ": " + key);
   }
   const std::string act = f.String("hidden_act").value_or("silu");
   if (act != "silu" && act != "swish") f.Fail("hidden_act \"" + Printable(act) + "\" is not supported (only silu)");

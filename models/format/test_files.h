@@ -118,7 +118,8 @@ class GgufWriter {
     uint64_t elements = 1;
     for (const uint64_t d : dims) elements *= d;
     static const std::vector<std::pair<assay_dtype, uint32_t>> kCodes = {
-        {ASSAY_F32, 0}, {ASSAY_F16, 1}, {ASSAY_BF16, 30}, {ASSAY_Q4_0, 2}, {ASSAY_Q4_1, 3}, {ASSAY_Q8_0, 8}};
+        {ASSAY_F32, 0},  {ASSAY_F16, 1},  {ASSAY_BF16, 30}, {ASSAY_Q4_0, 2},  {ASSAY_Q4_1, 3}, {ASSAY_Q8_0, 8},
+        {ASSAY_Q5_0, 6}, {ASSAY_Q5_1, 7}, {ASSAY_Q4_K, 12}, {ASSAY_Q5_K, 13}, {ASSAY_Q6_K, 14}};
     uint32_t code = 0;
     for (const auto& [d, c] : kCodes) code = d == dtype ? c : code;
     tensors.push_back({name, std::move(dims), code, Weights(dtype, elements, static_cast<uint32_t>(tensors.size()))});

@@ -8,6 +8,7 @@
 #include <iterator>
 
 #include "runtime/core/error.h"
+#include "runtime/core/k_blocks.h"
 
 namespace assay {
 namespace {
@@ -30,6 +31,11 @@ constexpr Entry kTypes[] = {
     {ASSAY_Q8_0, {"q8_0", 32, 34}},
     {ASSAY_Q4_0, {"q4_0", 32, 18}},
     {ASSAY_Q4_1, {"q4_1", 32, 20}},
+    {ASSAY_Q5_0, {"q5_0", 32, 22}},
+    {ASSAY_Q5_1, {"q5_1", 32, 24}},
+    {ASSAY_Q4_K, {"q4_k", 256, 144}},
+    {ASSAY_Q5_K, {"q5_k", 256, 176}},
+    {ASSAY_Q6_K, {"q6_k", 256, 210}},
     {ASSAY_F8_B128, {"f8_b128", 128, 132}},
     {ASSAY_I4_G128, {"i4_g128", 128, 68}},
 };
@@ -48,8 +54,9 @@ void Store16(uint8_t* p, float f) {
   std::memcpy(p, &h, 2);
 }
 
-// The quantisers of GGUF's types repeat ggml's reference step by step, so that files agree with its bit by bit. What is
-// compared with `>` or `<` below also turns NaN, which a legal quantity cannot be, into a number in range.
+// The quantisers of GGUF's types of 32 elements repeat ggml's reference step by step, so that files agree with its bit
+// by bit. What is compared with `>` or `<` below also turns NaN, which a legal quantity cannot be, into a number in
+// range.
 int32_t Clamp(float v, float low, float high) {
   v = v > low ? v : low;
   return static_cast<int32_t>(v < high ? v : high);
@@ -113,6 +120,42 @@ void Quantize4BitsWithMin(const float* x, uint8_t* block) {
   }
 }
 
+// The fifth bits and then the low nibbles of 32 integers from 0 to 31.
+void Pack5Bits(const int32_t* q, uint8_t* out) {
+  uint32_t high = 0;
+  for (int i = 0; i < kBlock; ++i) high |= static_cast<uint32_t>(q[i] >> 4) << i;
+  std::memcpy(out, &high, 4);
+  for (int i = 0; i < kBlock / 2; ++i) out[4 + i] = static_cast<uint8_t>((q[i] & 15) | (q[i + kBlock / 2] & 15) << 4);
+}
+
+void QuantizeQ5_0(const float* x, uint8_t* block) {
+  float amax = 0.0f;
+  float max = 0.0f;
+  for (int i = 0; i < kBlock; ++i) {
+    if (std::fabs(x[i]) > amax) {
+      amax = std::fabs(x[i]);
+      max = x[i];
+    }
+  }
+  const float d = max / -16.0f;
+  const float id = Inverse(d);
+  Store16(block, d);
+  int32_t q[kBlock];
+  for (int i = 0; i < kBlock; ++i) q[i] = Clamp(x[i] * id + 16.5f, 0.0f, 31.0f);
+  Pack5Bits(q, block + 2);
+}
+
+void QuantizeQ5_1(const float* x, uint8_t* block) {
+  const auto [min, max] = std::minmax_element(x, x + kBlock);
+  const float d = (*max - *min) / 31.0f;
+  const float id = Inverse(d);
+  Store16(block, d);
+  Store16(block + 2, *min);
+  int32_t q[kBlock];
+  for (int i = 0; i < kBlock; ++i) q[i] = Clamp((x[i] - *min) * id + 0.5f, 0.0f, 31.0f);
+  Pack5Bits(q, block + 4);
+}
+
 void QuantizeF8B128(const float* x, uint8_t* block) {
   float amax = 0.0f;
   for (int i = 0; i < kLargeBlock; ++i) amax = std::max(amax, std::fabs(x[i]));
@@ -144,6 +187,25 @@ void Dequantize4BitsWithMin(const uint8_t* block, float* x) {
     const float high = d * static_cast<float>(block[4 + i] >> 4);
     x[i] = low + m;
     x[i + elements / 2] = high + m;
+  }
+}
+
+int32_t Load5Bits(const uint8_t* bits, int i) {
+  const int nibble = i < kBlock / 2 ? bits[4 + i] & 15 : bits[4 + i - kBlock / 2] >> 4;
+  return nibble | (bits[i / 8] >> i % 8 & 1) << 4;
+}
+
+void DequantizeQ5_0(const uint8_t* block, float* x) {
+  const float d = Load16(block);
+  for (int i = 0; i < kBlock; ++i) x[i] = d * static_cast<float>(Load5Bits(block + 2, i) - 16);
+}
+
+void DequantizeQ5_1(const uint8_t* block, float* x) {
+  const float d = Load16(block);
+  const float m = Load16(block + 2);
+  for (int i = 0; i < kBlock; ++i) {
+    const float product = d * static_cast<float>(Load5Bits(block + 4, i));
+    x[i] = product + m;
   }
 }
 
@@ -191,6 +253,9 @@ void ToF32(assay_dtype from, const uint8_t* src, float* x, uint64_t n) {
     case ASSAY_BF16:
       Widen<BF16ToF32>(src, x, n);
       return;
+    case ASSAY_F8_E4M3:
+      std::transform(src, src + n, x, E4M3ToF32);
+      return;
     case ASSAY_Q8_0:
       Unpack<kBlock, 34, DequantizeQ8_0>(src, x, n);
       return;
@@ -199,6 +264,21 @@ void ToF32(assay_dtype from, const uint8_t* src, float* x, uint64_t n) {
       return;
     case ASSAY_Q4_1:
       Unpack<kBlock, 20, Dequantize4BitsWithMin<kBlock>>(src, x, n);
+      return;
+    case ASSAY_Q5_0:
+      Unpack<kBlock, 22, DequantizeQ5_0>(src, x, n);
+      return;
+    case ASSAY_Q5_1:
+      Unpack<kBlock, 24, DequantizeQ5_1>(src, x, n);
+      return;
+    case ASSAY_Q4_K:
+      Unpack<kKBlock, 144, DequantizeQ4K>(src, x, n);
+      return;
+    case ASSAY_Q5_K:
+      Unpack<kKBlock, 176, DequantizeQ5K>(src, x, n);
+      return;
+    case ASSAY_Q6_K:
+      Unpack<kKBlock, 210, DequantizeQ6K>(src, x, n);
       return;
     case ASSAY_F8_B128:
       Unpack<kLargeBlock, 132, DequantizeF8B128>(src, x, n);
@@ -222,6 +302,9 @@ void FromF32(assay_dtype to, const float* x, uint8_t* dst, uint64_t n) {
     case ASSAY_BF16:
       Narrow<F32ToBF16>(x, dst, n);
       return;
+    case ASSAY_F8_E4M3:
+      std::transform(x, x + n, dst, F32ToE4M3);
+      return;
     case ASSAY_Q8_0:
       Pack<kBlock, 34, QuantizeQ8_0>(x, dst, n);
       return;
@@ -230,6 +313,21 @@ void FromF32(assay_dtype to, const float* x, uint8_t* dst, uint64_t n) {
       return;
     case ASSAY_Q4_1:
       Pack<kBlock, 20, Quantize4BitsWithMin<kBlock>>(x, dst, n);
+      return;
+    case ASSAY_Q5_0:
+      Pack<kBlock, 22, QuantizeQ5_0>(x, dst, n);
+      return;
+    case ASSAY_Q5_1:
+      Pack<kBlock, 24, QuantizeQ5_1>(x, dst, n);
+      return;
+    case ASSAY_Q4_K:
+      Pack<kKBlock, 144, QuantizeQ4K>(x, dst, n);
+      return;
+    case ASSAY_Q5_K:
+      Pack<kKBlock, 176, QuantizeQ5K>(x, dst, n);
+      return;
+    case ASSAY_Q6_K:
+      Pack<kKBlock, 210, QuantizeQ6K>(x, dst, n);
       return;
     case ASSAY_F8_B128:
       Pack<kLargeBlock, 132, QuantizeF8B128>(x, dst, n);
@@ -259,6 +357,10 @@ assay_dtype DTypeOfName(std::string_view name) {
   const auto* found =
       std::find_if(std::begin(kTypes), std::end(kTypes), [&](const Entry& e) { return name == e.info.name; });
   return found == std::end(kTypes) ? ASSAY_DTYPE_NONE : found->dtype;
+}
+
+bool IsRowScaled(assay_dtype dtype) {
+  return dtype == ASSAY_F8_E4M3 || dtype == ASSAY_I8;
 }
 
 bool IsBlockType(assay_dtype dtype) {
@@ -322,6 +424,28 @@ uint8_t F32ToE4M3(float f) {
   const uint32_t subnormal = std::bit_cast<uint32_t>(magnitude + 0x1.0p+14f) - std::bit_cast<uint32_t>(0x1.0p+14f);
   const uint32_t rounded = magnitude < 0x1.0p-6f ? subnormal : normal;
   return static_cast<uint8_t>(sign | (std::isnan(f) ? 0x7Fu : rounded));
+}
+
+float ScaleFor(assay_dtype to, const float* x, uint64_t elements) {
+  ASSAY_CHECK(IsRowScaled(to));
+  float amax = 0.0f;
+  for (uint64_t i = 0; i < elements; ++i) amax = std::max(amax, std::fabs(x[i]));
+  return amax / (to == ASSAY_I8 ? 127.0f : 448.0f);
+}
+
+void Quantize(assay_dtype to, const float* x, float scale, uint8_t* quants, uint64_t elements) {
+  ASSAY_CHECK(IsRowScaled(to));
+  for (uint64_t i = 0; i < elements; ++i) {
+    const float v = scale != 0.0f ? x[i] / scale : 0.0f;
+    quants[i] = to == ASSAY_I8 ? static_cast<uint8_t>(Clamp(std::nearbyint(v), -127.0f, 127.0f)) : F32ToE4M3(v);
+  }
+}
+
+void Dequantize(assay_dtype from, const uint8_t* quants, float scale, float* x, uint64_t elements) {
+  ASSAY_CHECK(IsRowScaled(from));
+  for (uint64_t i = 0; i < elements; ++i) {
+    x[i] = scale * (from == ASSAY_I8 ? static_cast<float>(static_cast<int8_t>(quants[i])) : E4M3ToF32(quants[i]));
+  }
 }
 
 void ConvertElements(assay_dtype from, const void* src, assay_dtype to, void* dst, uint64_t elements) {

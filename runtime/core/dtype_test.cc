@@ -7,6 +7,7 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <fstream>
 #include <limits>
 #include <string>
 #include <vector>
@@ -45,6 +46,14 @@ std::string Quantized(assay_dtype dtype, const std::vector<float>& x) {
   return Hex(bytes);
 }
 
+std::vector<float> RoundTrip(assay_dtype dtype, const std::vector<float>& x) {
+  std::vector<uint8_t> bytes(DTypeBytes(dtype, x.size()));
+  std::vector<float> back(x.size());
+  ConvertElements(ASSAY_F32, x.data(), dtype, bytes.data(), x.size());
+  ConvertElements(dtype, bytes.data(), ASSAY_F32, back.data(), x.size());
+  return back;
+}
+
 // The expected bytes were made with gguf.quants.quantize of the Python package gguf 0.19.
 TEST(DType, QuantisesAsGgmlDoes) {
   EXPECT_EQ(Quantized(ASSAY_Q8_0, BlockX()), "0a259e13bd33dd81fda71d003ce75c06b126d046f06610ba30da4ffaa419c439e359");
@@ -53,19 +62,69 @@ TEST(DType, QuantisesAsGgmlDoes) {
   EXPECT_EQ(Quantized(ASSAY_Q4_0, BlockY()), "00bd1b740a63c952b840a62c851b74da63c9");
   EXPECT_EQ(Quantized(ASSAY_Q4_1, BlockX()), "cd3400c152da74fc9640b863ea882ca74ec963eb");
   EXPECT_EQ(Quantized(ASSAY_Q4_1, BlockY()), "553c40c6e27af38c15ad36bf48c159e27b048c15");
+  EXPECT_EQ(Quantized(ASSAY_Q5_0, BlockX()), "00314ab75aa9a492e8d62c7060b5a4f0483d8c71c6b5");
+  EXPECT_EQ(Quantized(ASSAY_Q5_0, BlockY()), "00b915aa50a537f804c682a36f713d591a26e8a4c581");
+  EXPECT_EQ(Quantized(ASSAY_Q5_1, BlockX()), "a53000c14ab75aabb4b4f8f83c8081c5c501595e9e92d6d6");
+  EXPECT_EQ(Quantized(ASSAY_Q5_1, BlockY()), "323840c6aa55ad4ac4e5f7182a4b5d7e80a2b3d5e608193b");
+}
+
+// tests/data/make_blocks.py: random bits, and what the Python package gguf reads in them.
+TEST(DType, ReadsBlocksAsGgmlDoes) {
+  std::ifstream file(ASSAY_SOURCE_DIR "/tests/data/blocks.txt");
+  int types = 0;
+  for (std::string name, hex; file >> name >> hex; ++types) {
+    const assay_dtype dtype = DTypeOfName(name);
+    const DTypeInfo* info = FindDType(dtype);
+    ASSERT_NE(info, nullptr) << name;
+    std::vector<uint8_t> bytes;
+    for (size_t i = 0; i < hex.size(); i += 2) {
+      bytes.push_back(static_cast<uint8_t>(std::stoi(hex.substr(i, 2), nullptr, 16)));
+    }
+    std::vector<float> x(bytes.size() / info->block_bytes * info->block_elems);
+    ConvertElements(dtype, bytes.data(), ASSAY_F32, x.data(), x.size());
+    for (size_t i = 0; i < x.size(); ++i) {
+      float expected;
+      ASSERT_TRUE(file >> expected);
+      ASSERT_EQ(x[i], expected) << name << " " << i;
+    }
+  }
+  EXPECT_EQ(types, 5);
+}
+
+// A part of a block's values is far from the rest, so that the scales within a block differ.
+TEST(DType, KBlocksComeBackWithinAStepOfTheirPart) {
+  std::vector<float> x(256);
+  for (int i = 0; i < 256; ++i) {
+    x[i] = static_cast<float>(i * i % 113 - 50) * std::ldexp(1.0f, -(i / 32)) + (i / 32 == 3 ? 20.0f : 0.0f);
+  }
+  const struct {
+    assay_dtype dtype;
+    int part;
+    float steps;  // over the span of a part
+  } cases[] = {{ASSAY_Q4_K, 32, 15}, {ASSAY_Q5_K, 32, 31}, {ASSAY_Q6_K, 16, 31}};
+  for (const auto& c : cases) {
+    const std::vector<float> back = RoundTrip(c.dtype, x);
+    for (int p = 0; p < 256; p += c.part) {
+      const auto [low, high] = std::minmax_element(x.begin() + p, x.begin() + p + c.part);
+      // Scales are whole steps of the block's: a 63rd (a 128th) of the largest.
+      const float span = std::max(*high, 0.0f) - std::min(*low, 0.0f) + 2 * 70.0f / 63;
+      for (int i = p; i < p + c.part; ++i) EXPECT_NEAR(back[i], x[i], span / c.steps) << DTypeName(c.dtype) << " " << i;
+    }
+  }
 }
 
 TEST(DType, BlocksComeBackWithinHalfAStep) {
   const struct {
     assay_dtype dtype;
     float half_step;  // of BlockY, whose values span -6.25 .. 10
-  } cases[] = {{ASSAY_Q8_0, 10.0f / 127 / 2}, {ASSAY_Q4_0, 10.0f / 8}, {ASSAY_Q4_1, 16.25f / 15 / 2}};
+  } cases[] = {{ASSAY_Q8_0, 10.0f / 127 / 2},
+               {ASSAY_Q4_0, 10.0f / 8},
+               {ASSAY_Q4_1, 16.25f / 15 / 2},
+               {ASSAY_Q5_0, 10.0f / 16},
+               {ASSAY_Q5_1, 16.25f / 31 / 2}};
   const std::vector<float> y = BlockY();
   for (const auto& c : cases) {
-    std::vector<uint8_t> bytes(DTypeBytes(c.dtype, 32));
-    std::vector<float> back(32);
-    ConvertElements(ASSAY_F32, y.data(), c.dtype, bytes.data(), 32);
-    ConvertElements(c.dtype, bytes.data(), ASSAY_F32, back.data(), 32);
+    const std::vector<float> back = RoundTrip(c.dtype, y);
     for (int i = 0; i < 32; ++i) EXPECT_NEAR(back[i], y[i], c.half_step * 1.01f) << DTypeName(c.dtype) << " " << i;
   }
 }
@@ -75,17 +134,14 @@ TEST(DType, ZeroAndNonFiniteBlocksDoNotTrap) {
   EXPECT_EQ(Quantized(ASSAY_Q4_0, x), "0080" + std::string(32, '8'));  // 0 / -8 is -0, in ggml too
   x[3] = std::numeric_limits<float>::quiet_NaN();
   x[4] = std::numeric_limits<float>::infinity();
-  for (const assay_dtype t : {ASSAY_Q8_0, ASSAY_Q4_0, ASSAY_Q4_1}) EXPECT_FALSE(Quantized(t, x).empty());
-  x.resize(128, 1.0f);
+  for (const assay_dtype t : {ASSAY_Q8_0, ASSAY_Q4_0, ASSAY_Q4_1, ASSAY_Q5_0, ASSAY_Q5_1}) {
+    EXPECT_FALSE(Quantized(t, x).empty());
+  }
+  EXPECT_EQ(RoundTrip(ASSAY_Q4_K, std::vector<float>(256, 0.0f)), std::vector<float>(256, 0.0f));
+  EXPECT_EQ(RoundTrip(ASSAY_Q6_K, std::vector<float>(256, 0.0f)), std::vector<float>(256, 0.0f));
+  x.resize(256, 1.0f);
+  for (const assay_dtype t : {ASSAY_Q4_K, ASSAY_Q5_K, ASSAY_Q6_K}) EXPECT_FALSE(Quantized(t, x).empty());
   for (const assay_dtype t : {ASSAY_F8_B128, ASSAY_I4_G128}) EXPECT_FALSE(Quantized(t, x).empty());
-}
-
-std::vector<float> RoundTrip(assay_dtype dtype, const std::vector<float>& x) {
-  std::vector<uint8_t> bytes(DTypeBytes(dtype, x.size()));
-  std::vector<float> back(x.size());
-  ConvertElements(ASSAY_F32, x.data(), dtype, bytes.data(), x.size());
-  ConvertElements(dtype, bytes.data(), ASSAY_F32, back.data(), x.size());
-  return back;
 }
 
 std::vector<float> LargeBlock() {
@@ -261,13 +317,34 @@ TEST(DType, SizesAndNames) {
   EXPECT_STREQ(DTypeName(ASSAY_Q4_1), "q4_1");
   EXPECT_STREQ(DTypeName(ASSAY_F8_B128), "f8_b128");
   EXPECT_STREQ(DTypeName(ASSAY_I4_G128), "i4_g128");
-  for (const assay_dtype t : {ASSAY_F32, ASSAY_Q4_1, ASSAY_F8_B128, ASSAY_I4_G128}) {
+  for (const assay_dtype t : {ASSAY_F32, ASSAY_Q4_1, ASSAY_Q6_K, ASSAY_F8_B128, ASSAY_I4_G128}) {
     EXPECT_EQ(DTypeOfName(DTypeName(t)), t);
   }
   EXPECT_EQ(DTypeOfName("f99"), ASSAY_DTYPE_NONE);
   EXPECT_EQ(FindDType(999), nullptr);
   EXPECT_TRUE(IsBlockType(ASSAY_Q4_0));
   EXPECT_FALSE(IsBlockType(ASSAY_F16));
+}
+
+TEST(DType, QuantsWithAScalePerRow) {
+  const float x[] = {1, -0.5f, 0.25f, 0, -1};
+  uint8_t q[5];
+  float back[5];
+  EXPECT_TRUE(IsRowScaled(ASSAY_I8) && IsRowScaled(ASSAY_F8_E4M3) && !IsRowScaled(ASSAY_Q8_0));
+  EXPECT_FLOAT_EQ(ScaleFor(ASSAY_I8, x, 5), 1.0f / 127);
+  EXPECT_FLOAT_EQ(ScaleFor(ASSAY_F8_E4M3, x, 5), 1.0f / 448);
+  Quantize(ASSAY_I8, x, 0.25f, q, 5);
+  EXPECT_EQ(std::vector<int>(q, q + 5), (std::vector<int>{4, 254, 1, 0, 252}));
+  Quantize(ASSAY_I8, x, 1e-3f, q, 5);
+  EXPECT_EQ(std::vector<int>(q, q + 5), (std::vector<int>{127, 129, 127, 0, 129}));
+  Quantize(ASSAY_F8_E4M3, x, 0.5f, q, 5);
+  EXPECT_EQ(std::vector<int>(q, q + 5), (std::vector<int>{0x40, 0xb8, 0x30, 0, 0xc0}));
+  Dequantize(ASSAY_F8_E4M3, q, 0.5f, back, 5);
+  EXPECT_EQ(std::vector<float>(back, back + 5), std::vector<float>(x, x + 5));
+  const float zeros[5] = {};
+  EXPECT_EQ(ScaleFor(ASSAY_I8, zeros, 5), 0);
+  Quantize(ASSAY_I8, zeros, 0, q, 5);
+  EXPECT_EQ(std::vector<int>(q, q + 5), std::vector<int>(5, 0));
 }
 
 }  // namespace
