@@ -74,8 +74,9 @@ int64_t RoundUp(int64_t n, int64_t unit) {
 constexpr int64_t kPrivateX = 8192;  // elements of x, at most, that each member converts for itself
 constexpr int64_t kFewRows = 1;      // rows of x up to which block types are unpacked for each of them
 constexpr int64_t kAmxRows = 32;     // rows of x from which AMX wins for bf16 ...
-// ... and for block types. By arithmetic it wins from 20 to 35 rows on: to dequantise a weight takes 0.07 ns (Zen 4;
-// twice that where two threads share a core), to multiply it with a row 0.002 ns, and on the VNNI path 0.007 to 0.01.
+// ... and for block types. By arithmetic it wins from 10 to 35 rows on: to dequantise a weight takes 0.06 to 0.08 ns
+// (Zen 4; twice that where two threads share a core), to multiply it with a row 0.002 ns, and on the VNNI path 0.007 to
+// 0.01.
 constexpr int64_t kAmxBlockRows = 64;
 
 Path PathOf(const Isa& isa, const WeightSpec& spec, int64_t m) {
