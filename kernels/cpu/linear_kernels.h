@@ -18,6 +18,7 @@
 //   Q6_K    f16 d[32], i8 s[4][32][4] (16 columns each)  n, u8 h[2][32][4]: bits 2i, 2i + 1 of h[t][r][c] are bits 4, 5
 //                                                      of column 16t + 4i + c
 //   I4_G128 f16 d[32], f16 m[32]                       n
+//   I8      none; f32 scale[32] of the rows before the panel's first block      u8 (q + 128) [8][32][4]
 //   K types' 6-bit scales and mins of the 32 columns number i + 4t (i < 4, t < 2): s[t][r][i] has the low 4 bits of the
 //   scale and, above, of the min; bits 4t, 4t + 1 of s[2][r][i] are the upper 2 of the scale, the next two of the min.
 // A 64-byte load of a block type is thus 16 rows x 4 columns, what VNNI multiplies with 4 bytes of x, and two such
@@ -65,14 +66,21 @@ constexpr BlockLayout LayoutOf(DType dtype) {
       return {256, 576, 768};
     case DType::kI4_G128:
       return {128, 128, 512};
+    case DType::kI8:
+      return {64, 0, 1024};
     default:
       return {0, 0, 0};
   }
+}
+// What lies before the first block of a panel.
+constexpr int PanelHeadBytes(DType dtype) {
+  return dtype == DType::kI8 ? kBlockRows * 4 : 0;
 }
 // What is subtracted from the stored, unsigned quantity of types without a min.
 constexpr int OffsetOf(DType dtype) {
   switch (dtype) {
     case DType::kQ8_0:
+    case DType::kI8:
       return 128;
     case DType::kQ4_0:
       return 8;

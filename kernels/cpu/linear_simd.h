@@ -335,13 +335,15 @@ void QuantizePiece(const float* x, int32_t offset, int8_t* q, BlockScale* s) {
 
 void Quantize(const ConvertArgs& a, int64_t begin, int64_t end) {
   for (int64_t i = begin; i < end; ++i) {
-    const int64_t row = i / a.pieces_per_row, k = i % a.pieces_per_row * 32;
+    const int64_t row = i / a.pieces_per_row, k = i % a.pieces_per_row * 32, left = a.k - k;
     int8_t* const q = static_cast<int8_t*>(a.out) + i * 32;
-    if (k < a.k) {
-      QuantizePiece(a.x + row * a.ldx + k, a.offset, q, a.scales + i);
+    const float* const x = a.x + row * a.ldx + k;
+    if (left >= 32) {
+      QuantizePiece(x, a.offset, q, a.scales + i);
     } else {
-      std::memset(q, 0, 32);
-      a.scales[i] = {};
+      float padded[32] = {};
+      if (left > 0) std::memcpy(padded, x, left * sizeof(float));
+      QuantizePiece(padded, a.offset, q, a.scales + i);
     }
   }
 }

@@ -131,6 +131,7 @@ struct Weight {
   WeightSpec spec;
   std::vector<uint8_t> bytes;
   std::vector<double> values;  // [rows, cols]
+  std::vector<float> scales;   // [rows], of I8
 
   Weight(const WeightSpec& s, uint32_t seed) : spec(s), rng(seed) {
     for (int64_t i = 0; i < s.rows * s.cols;) {
@@ -150,12 +151,20 @@ struct Weight {
           Put(h), values.push_back(std::bit_cast<float>(static_cast<uint32_t>(h) << 16)), ++i;
           break;
         }
+        case DType::kI8: {
+          if (i % s.cols == 0) scales.push_back(Random(0.5f, 1) / 128);
+          const int8_t q = static_cast<int8_t>(rng());
+          Put(q), values.push_back(static_cast<double>(scales.back()) * q), ++i;
+          break;
+        }
         default:
           PutBlock();
           i += BlockOf(s.dtype).first;
       }
     }
   }
+
+  const float* RowScales() const { return scales.empty() ? nullptr : scales.data(); }
 
  private:
   template <class T>
@@ -241,7 +250,7 @@ class Product {
         x_(m == 0 ? 0 : (m - 1) * ldx_ + spec.cols),
         bias_(bias ? spec.rows : 0),
         want_(m * spec.rows) {
-    RunTeam(2, [&](const Team& t) { PackWeight(spec, weight_.bytes.data(), packed_.data, t); });
+    RunTeam(2, [&](const Team& t) { PackWeight(spec, weight_.bytes.data(), weight_.RowScales(), packed_.data, t); });
     std::mt19937 rng(5);
     std::uniform_real_distribution<float> uniform(-1, 1);
     for (float& v : x_) v = uniform(rng);
@@ -356,7 +365,7 @@ TEST_P(LinearTest, NanInXReachesItsRowOnly) {
     const WeightSpec spec{GetParam(), DType::kNone, 20, 256};
     const Weight w(spec, 3);
     const Memory packed(PackedWeightBytes(spec)), workspace(LinearWorkspaceFor(isa, spec, 2, 1));
-    PackWeight(spec, w.bytes.data(), packed.data, {});
+    PackWeight(spec, w.bytes.data(), w.RowScales(), packed.data, {});
     std::vector<float> x(512, 0.5f), y(40);
     x[270] = NAN;
     LinearFor(isa, spec, Matrix(x.data(), 2, 256, 256), packed.data, {}, Matrix(y.data(), 2, 20, 20), workspace.data,
@@ -374,7 +383,7 @@ TEST_P(LinearTest, EmbedReadsRowsAndZeroesUnknownIds) {
       const WeightSpec spec{GetParam(), DType::kNone, 83, cols};
       const Weight w(spec, 11);
       const Memory packed(PackedWeightBytes(spec));
-      PackWeight(spec, w.bytes.data(), packed.data, {});
+      PackWeight(spec, w.bytes.data(), w.RowScales(), packed.data, {});
       std::vector<int32_t> ids = {82, 0, -1, 83, 17, 64, 15};
       const int64_t t = ids.size(), ldy = cols + 2;
       std::vector<float> y(t * ldy, 77.0f);
@@ -417,6 +426,8 @@ std::string DtypeName(const testing::TestParamInfo<DType>& info) {
       return "Q5_K";
     case DType::kQ6_K:
       return "Q6_K";
+    case DType::kI8:
+      return "I8";
     default:
       return "I4_G128";
   }
@@ -424,7 +435,7 @@ std::string DtypeName(const testing::TestParamInfo<DType>& info) {
 INSTANTIATE_TEST_SUITE_P(Dtypes, LinearTest,
                          testing::Values(DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0,
                                          DType::kQ4_1, DType::kQ5_0, DType::kQ5_1, DType::kQ4_K, DType::kQ5_K,
-                                         DType::kQ6_K, DType::kI4_G128),
+                                         DType::kQ6_K, DType::kI4_G128, DType::kI8),
                          DtypeName);
 
 TEST(LinearSpec, SaysWhyAWeightIsUnsupported) {
