@@ -249,7 +249,7 @@ class AmxGemm {
         bias_(edge_ + 32 * 32),
         weights_(reinterpret_cast<std::byte*>(edge_ + kAmxEdge)) {}
 
-  // Where columns from k on lie in a packed panel.
+  // Where columns from k on lie in a packed panel: exactly in one of bf16, near enough to prefetch in block types.
   int64_t InPanel(int64_t k) const { return a_.panel_bytes * k / a_.k; }
   int64_t PackedRows() const { return a_.dequantize != nullptr ? kBlockRows : kPanelRows; }
 

@@ -168,7 +168,7 @@ Counts Multiply(DType dtype, int64_t m, int64_t n, int64_t k) {
   }
   std::vector<std::byte> packed_memory, workspace_memory;
   std::byte* const packed = Aligned(packed_memory, PackedWeightBytes(spec));
-  PackWeight(spec, source.data(), packed, {});
+  PackWeight(spec, source.data(), nullptr, packed, {});
   // Values that bf16 holds, so that sums are exact but for their own rounding.
   std::vector<float> x(m * k), y(m * n, 77.0f), bias(n);
   for (float& v : x) v = std::bit_cast<float>(static_cast<uint32_t>(bf16()) << 16);
