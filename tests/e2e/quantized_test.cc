@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <ostream>
 #include <random>
 
 #include "tests/e2e/program.h"
@@ -21,6 +22,10 @@ struct Form {
   bool channel, block;     // scales for each row, each block of 128 by 128; else one
   Json quantization;
 };
+
+void PrintTo(const Form& form, std::ostream* out) {
+  *out << form.name;
+}
 
 Json CompressedTensors(const char* type, const char* strategy) {
   return {{"quant_method", "compressed-tensors"},
