@@ -2,6 +2,7 @@
 #include "bench/sut/session.h"
 
 #include <fmt/format.h>
+#include <spdlog/spdlog.h>
 
 #include <numeric>
 
@@ -85,7 +86,9 @@ void Session::Open() {
     weight_bytes_ += bytes;
     if (r == (spec_.group ? spec_.group->rank() : 0)) own_weight_bytes_ = bytes;
     weight_dtype_ = loader.MainDType();
+    conversion_ = loader.Conversion();
   }
+  if (!conversion_.empty() && (!spec_.group || spec_.group->leader())) spdlog::warn(conversion_);
 }
 
 MemoryPlan Session::Plan(const ExecutorOptions& options) const {

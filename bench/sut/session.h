@@ -57,9 +57,11 @@ class Session {
   const ModelConfig& config() const { return checkpoint_->config(); }
   const DTypeChoice& dtypes() const { return dtypes_; }
   assay_dtype weight_dtype() const { return weight_dtype_; }  // of most weights on the device
-  uint64_t weight_bytes() const { return weight_bytes_; }     // of all ranks
-  int64_t threads() const { return threads_; }                // of all ranks, of a CPU
-  const CpuSet& cpus() const { return cpus_; }                // of all ranks on this host; empty for one rank
+  // WeightLoader::Conversion of this model on this device.
+  const std::string& conversion() const { return conversion_; }
+  uint64_t weight_bytes() const { return weight_bytes_; }  // of all ranks
+  int64_t threads() const { return threads_; }             // of all ranks, of a CPU
+  const CpuSet& cpus() const { return cpus_; }             // of all ranks on this host; empty for one rank
 
  private:
   void Together(const std::function<void()>& work);
@@ -73,6 +75,7 @@ class Session {
   std::shared_ptr<Communicator> comm_;
   DTypeChoice dtypes_;
   assay_dtype weight_dtype_ = ASSAY_DTYPE_NONE;
+  std::string conversion_;
   uint64_t weight_bytes_ = 0, own_weight_bytes_ = 0;
   int64_t threads_ = 0;
   CpuSet cpus_;

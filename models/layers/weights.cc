@@ -112,11 +112,31 @@ assay_dtype WeightLoader::MainDType() {
     if (t.shape.size() != 2) continue;
     const bool outer = t.name.find("layers.") == std::string::npos;
     const assay_dtype wanted = outer ? dtypes_.embed : dtypes_.linear;
-    elements[wanted == ASSAY_DTYPE_NONE ? t.dtype : wanted] += t.shape[0] * t.shape[1];
+    elements[KeptDType(t.dtype, wanted)] += t.shape[0] * t.shape[1];
   }
   const auto most = std::max_element(elements.begin(), elements.end(),
                                      [](const auto& a, const auto& b) { return a.second < b.second; });
   return most == elements.end() ? ASSAY_DTYPE_NONE : most->first;
+}
+
+std::string WeightLoader::Conversion() const {
+  std::string names;
+  uint64_t before = 0, after = 0;
+  assay_dtype kept = ASSAY_DTYPE_NONE;
+  for (const TensorInfo& t : checkpoint_->tensors()) {
+    const bool outer = t.name.find("layers.") == std::string::npos;
+    const assay_dtype wanted = outer ? dtypes_.embed : dtypes_.linear, target = KeptDType(t.dtype, wanted);
+    if (t.shape.size() != 2 || wanted != ASSAY_DTYPE_NONE || target == t.dtype) continue;
+    const std::string name = DTypeName(t.dtype);
+    if ((", " + names + ",").find(" " + name + ",") == std::string::npos) names += (names.empty() ? "" : ", ") + name;
+    before += t.bytes;
+    after += DTypeBytes(target, static_cast<uint64_t>(t.shape[0] * t.shape[1]));
+    kept = target;
+  }
+  if (names.empty()) return "";
+  const auto mib = [](uint64_t bytes) { return std::to_string((bytes + (1 << 19)) >> 20) + " MiB"; };
+  return "device " + device_->id() + " has no kernels for " + names + " weights: they are kept as " + DTypeName(kept) +
+         ", " + mib(after) + " for the file's " + mib(before);
 }
 
 const TensorInfo& WeightLoader::Need(const std::string& name) const {
@@ -142,9 +162,21 @@ WeightLoader::Source WeightLoader::Columns(Source source, const Range& cols) con
   return source;
 }
 
+// What the file's precision is where the device has kernels for it; a block type for which it has none is unpacked to
+// the nearest of the others, for f16 holds 11 bits.
+assay_dtype WeightLoader::KeptDType(assay_dtype in_file, assay_dtype wanted) const {
+  const auto& kernels = device_->info().weight_dtypes;
+  if (wanted != ASSAY_DTYPE_NONE) return wanted;
+  if (!IsBlockType(in_file) || Lists(kernels, in_file)) return in_file;
+  for (const assay_dtype dtype : {ASSAY_F16, ASSAY_BF16, ASSAY_F32}) {
+    if (Lists(kernels, dtype)) return dtype;
+  }
+  return in_file;
+}
+
 assay_dtype WeightLoader::TargetDType(const Source& source, assay_dtype wanted) const {
   const TensorInfo& info = Need(source.weight);
-  const assay_dtype target = wanted == ASSAY_DTYPE_NONE ? info.dtype : wanted;
+  const assay_dtype target = KeptDType(info.dtype, wanted);
   if (!Lists(device_->info().weight_dtypes, target)) {
     throw Error(checkpoint_->path() + ": tensor '" + info.name + "' is " + DTypeName(target) + ", and device " +
                 device_->id() + " has kernels for " + ListNames(device_->info()) + " only; choose one with --dtype");
@@ -173,7 +205,7 @@ uint64_t WeightLoader::Reserve(uint64_t bytes, uint64_t alignment) {
   return at;
 }
 
-Tensor WeightLoader::LoadVector(const std::string& name) {
+Tensor WeightLoader::LoadVector(const std::string& name, float offset) {
   const TensorInfo& info = Need(name);
   const int64_t n = info.shape[0];
   const uint64_t bytes = static_cast<uint64_t>(n) * sizeof(float);
@@ -181,6 +213,7 @@ Tensor WeightLoader::LoadVector(const std::string& name) {
   if (buffer_) {
     std::vector<float> values(n);
     ConvertElements(info.dtype, checkpoint_->Data(info), ASSAY_F32, values.data(), n);
+    for (float& v : values) v += offset;
     checkpoint_->Release(info);
     Stream stream(device_);
     stream.Upload(*buffer_, at, values.data(), bytes);
@@ -288,11 +321,16 @@ LayerWeights WeightLoader::LoadLayer(int64_t layer, const Place& at) {
     return Whole(p + name + ".weight", bias ? p + name + ".bias" : "");
   };
   LayerWeights w;
-  w.attn_norm = LoadVector(p + "input_layernorm.weight");
-  w.mlp_norm = LoadVector(p + "post_attention_layernorm.weight");
+  const auto norm = [&](const std::string& name) { return LoadVector(p + name + ".weight", c.norm_offset); };
+  w.attn_norm = norm("input_layernorm");
+  w.mlp_norm = norm(c.post_norms ? "pre_feedforward_layernorm" : "post_attention_layernorm");
+  if (c.post_norms) {
+    w.attn_post_norm = norm("post_attention_layernorm");
+    w.mlp_post_norm = norm("post_feedforward_layernorm");
+  }
   if (c.qk_norm) {
-    w.q_norm = LoadVector(p + "self_attn.q_norm.weight");
-    w.k_norm = LoadVector(p + "self_attn.k_norm.weight");
+    w.q_norm = norm("self_attn.q_norm");
+    w.k_norm = norm("self_attn.k_norm");
   }
   const uint32_t linear = ASSAY_WEIGHT_LINEAR;
   const Range q = shard_.heads * c.head_dim, kv = shard_.kv_heads * c.head_dim;
@@ -320,8 +358,8 @@ OuterWeights WeightLoader::LoadOuter(const Place& at) {
     const Source head = Whole(c.tied_embeddings ? embedding : "lm_head.weight", "");
     w.head = LoadLinear({Rows(head, shard_.vocab)}, ASSAY_WEIGHT_LINEAR, dtypes_.embed);
   }
-  w.final_norm = LoadVector("model.norm.weight");
-  if (checkpoint_->Find("rope_freqs.weight")) w.rope_freqs = LoadVector("rope_freqs.weight");
+  w.final_norm = LoadVector("model.norm.weight", c.norm_offset);
+  if (checkpoint_->Find("rope_freqs.weight")) w.rope_freqs = LoadVector("rope_freqs.weight", 0.0f);
   return w;
 }
 

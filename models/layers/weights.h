@@ -17,7 +17,7 @@ namespace assay {
 // What --dtype means on a device.
 struct DTypeChoice {
   std::string name;                        // as the user wrote it
-  assay_dtype linear = ASSAY_DTYPE_NONE;   // NONE: each weight keeps the file's dtype
+  assay_dtype linear = ASSAY_DTYPE_NONE;   // NONE: as in the file, or WeightLoader::Conversion says otherwise
   assay_dtype embed = ASSAY_DTYPE_NONE;    // embedding table and head
   assay_dtype compute = ASSAY_DTYPE_NONE;  // F32: no operand is rounded below f32
   assay_dtype act = ASSAY_F32;
@@ -38,8 +38,9 @@ struct LinearWeights {
 };
 
 struct LayerWeights {
-  Tensor attn_norm, mlp_norm;            // [hidden] f32
-  std::optional<Tensor> q_norm, k_norm;  // [head_dim] f32
+  Tensor attn_norm, mlp_norm;                           // [hidden] f32
+  std::optional<Tensor> attn_post_norm, mlp_post_norm;  // [hidden] f32
+  std::optional<Tensor> q_norm, k_norm;                 // [head_dim] f32
   LinearWeights qkv, o, gate_up, down;
 };
 
@@ -64,6 +65,9 @@ class WeightLoader {
   // The dtype that most weights of the whole model have on the device: elements, not bytes, for a 16-bit head of a
   // small 4-bit model is the larger part of its bytes.
   assay_dtype MainDType();
+  // One line on weights of block types that the device has no kernels for: what they become, and what that takes. "" if
+  // there are none.
+  std::string Conversion() const;
 
   // Converts, packs, and lets the checkpoint release each source tensor. `at` is where the bytes above begin, in a
   // buffer that holds them; without a buffer nothing is read and the tensors only carry shapes.
@@ -85,8 +89,9 @@ class WeightLoader {
   // Columns: their products are summed over ranks, so only the first rank adds the bias.
   Source Rows(Source source, const Range& rows) const;
   Source Columns(Source source, const Range& cols) const;
+  assay_dtype KeptDType(assay_dtype in_file, assay_dtype wanted) const;
   assay_dtype TargetDType(const Source& source, assay_dtype wanted) const;
-  Tensor LoadVector(const std::string& name);
+  Tensor LoadVector(const std::string& name, float offset);  // offset: added to each element
   LinearWeights LoadLinear(const std::vector<Source>& sources, uint32_t usage, assay_dtype wanted);
   LinearWeights::Part LoadPart(const std::vector<Source>& sources, assay_dtype target, uint32_t usage);
   uint8_t* Convert(const Source& source, assay_dtype target, uint8_t* to);
