@@ -58,5 +58,22 @@ TEST(WeightLoader, MainDTypeIsThatOfMostWeights) {
   EXPECT_EQ(loader.MainDType(), ASSAY_I4_G128);
 }
 
+// The CPU device has no kernels for groups of 128.
+TEST(WeightLoader, UnpacksBlocksThatTheDeviceLacksAndSaysSo) {
+  const DeviceChoice cpu = ChooseDevice("cpu");
+  const auto device = Device::Open(cpu.backend, cpu.index, 1);
+  const auto checkpoint = OpenSynthetic("qwen2.5-0.5b", ASSAY_I4_G128);
+  const Shard whole = ShardOf(checkpoint->config());
+  WeightLoader kept(device, checkpoint.get(), ChooseDTypes("auto", device->info()), whole);
+  EXPECT_EQ(kept.Conversion(),
+            "device cpu has no kernels for i4_g128 weights: they are kept as f16, 942 MiB for the file's 250 MiB");
+  EXPECT_EQ(kept.MainDType(), ASSAY_F16);
+  EXPECT_EQ(kept.LoadLayer(0, {}).qkv.parts.at(0).w.dtype, ASSAY_F16);
+  WeightLoader asked(device, checkpoint.get(), ChooseDTypes("int8", device->info()), whole);
+  EXPECT_EQ(asked.Conversion(), "");
+  const auto plain = OpenSynthetic("qwen2.5-0.5b", ASSAY_Q4_0);
+  EXPECT_EQ(WeightLoader(device, plain.get(), ChooseDTypes("auto", device->info()), whole).Conversion(), "");
+}
+
 }  // namespace
 }  // namespace assay
