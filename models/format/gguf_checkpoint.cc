@@ -202,7 +202,10 @@ ModelConfig ReadConfig(const GgufFile& file, const TensorMap& tensors) {
   c.mlp_bias = has("blk.0.ffn_gate.bias");
   c.qk_norm = c.family == Family::kQwen3;
   ReadRope(keys, &c);
-  if (c.family == Family::kGemma3) ReadGemma(keys, &c);
+  if (c.family == Family::kGemma3) {
+    CheckConfig(c, file.path());  // sizes, before they are divided by
+    ReadGemma(keys, &c);
+  }
   ReadTokenIds(file, &c);
   CheckConfig(c, file.path());
   return c;

@@ -201,6 +201,11 @@ TEST_F(GgufTest, ReadsGemma3) {
   EXPECT_EQ(Open(w)->config().window_rope->theta, 500.0f);
   w.U32("gemma3.attention.sliding_window", 0);
   EXPECT_FALSE(Open(w)->config().window_rope);
+  w.U32("gemma3.attention.key_length", 16);
+  w.U32("gemma3.block_count", 62);
+  w.U32("gemma3.attention.head_count", 0);
+  ExpectComplaint(w.Build(), "number of attention heads is 0");
+  w.U32("gemma3.attention.head_count", 4);
   w.F32("gemma3.final_logit_softcapping", 30.0f);
   ExpectComplaint(w.Build(), "gemma3.final_logit_softcapping: soft-capping is not supported");
 }

@@ -215,6 +215,7 @@ void ParseGemmaWindow(const Fields& f, ModelConfig* c) {
   if (window < 1 || window > INT32_MAX) f.Fail("sliding_window must be positive, and less than 2^31");
   c->window = static_cast<int32_t>(window);
   c->full_every = f.Int("sliding_window_pattern").value_or(6);
+  if (c->full_every < 1) f.Fail("sliding_window_pattern must be positive");
   const json* types = f.Find("layer_types");
   if (types != nullptr && (!types->is_array() || static_cast<int64_t>(types->size()) != c->layers)) {
     f.Fail("layer_types must be a list with one entry per layer");
@@ -223,7 +224,6 @@ void ParseGemmaWindow(const Fields& f, ModelConfig* c) {
     const auto full = std::find(types->begin(), types->end(), "full_attention");
     c->full_every = full == types->end() ? 0 : full - types->begin() + 1;
   }
-  if (c->full_every < 0) f.Fail("sliding_window_pattern must not be negative");
   for (int64_t i = 0; types != nullptr && i < c->layers; ++i) {
     const bool full = c->full_every != 0 && (i + 1) % c->full_every == 0;
     if ((*types)[static_cast<size_t>(i)] != (full ? "full_attention" : "sliding_attention")) {

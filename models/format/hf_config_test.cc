@@ -233,6 +233,7 @@ TEST(HfConfig, Gemma3) {
   const json broken = {"sliding_attention", "full_attention", "full_attention", "sliding_attention"};
   ExpectRefused(With(tiny, {{"layer_types", broken}}), "entry 2 does not follow the pattern");
   ExpectRefused(With(tiny, {{"layer_types", {"full_attention"}}}), "one entry per layer");
+  ExpectRefused(With(tiny, {{"sliding_window_pattern", 0}}), "sliding_window_pattern must be positive");
   ExpectRefused(With(tiny, {{"sliding_window", nullptr}}), "sliding_window must be positive");
   ExpectRefused(With(tiny, {{"final_logit_softcapping", 30.0}}), "soft-capping is not supported");
   ExpectRefused(With(tiny, {{"use_bidirectional_attention", true}}), "use_bidirectional_attention");

@@ -276,7 +276,11 @@ inline SafetensorsWriter TinySafetensors(const std::string& architecture, const 
       w.Add(b + "self_attn.k_proj.bias", {32});
       w.Add(b + "self_attn.v_proj.bias", {32});
     }
-    if (architecture == "Qwen3ForCausalLM") {
+    if (architecture == "Gemma3ForCausalLM") {
+      w.Add(b + "pre_feedforward_layernorm.weight", {64});
+      w.Add(b + "post_feedforward_layernorm.weight", {64});
+    }
+    if (architecture == "Qwen3ForCausalLM" || architecture == "Gemma3ForCausalLM") {
       w.Add(b + "self_attn.q_norm.weight", {16});
       w.Add(b + "self_attn.k_norm.weight", {16});
     }
