@@ -17,6 +17,11 @@ struct WeightSpec {
   int64_t cols = 0;              // K; whole blocks for block types
 };
 
+// Bytes, one an element, and a scale in f32 for each row.
+constexpr bool IsRowScaled(DType dtype) {
+  return dtype == DType::kF8_E4M3 || dtype == DType::kI8;
+}
+
 enum class RopeScaling : int32_t { kNone = 0, kLinear = 1, kLlama3 = 2, kYarn = 3 };
 
 struct RopeAttr {

@@ -90,9 +90,11 @@ typedef struct assay_message {
  *   F8_B128  128 elements, 132 bytes: f32 d; u8 q[128];         x = d * e4m3(q)
  *   I4_G128  128 elements, 68 bytes: f16 d; f16 m; u8 q[64];    x = d * q + m
  *   (AWQ and GPTQ in groups of 128: d is the scale, m = -scale * zero.)
+ * Weights in the plain types F8_E4M3 and I8 have a scale for each row: see assay_weight_desc.
  * 4-bit: element i of a block of n is the low nibble of q[i] for i < n / 2, the high nibble of q[i - n / 2] above.
  * e4m3: a sign, 4 bits of exponent with bias 7, 3 bits of fraction; without infinities: 0x7F and 0xFF are NaN, the
- * largest value is 448.
+ * largest value is 448. F8_E4M3 is this alone, x = e4m3(q), without a scale. Rounded to, it is to nearest even; beyond
+ * 448, infinities included, gives 448, and NaN stays NaN.
  */
 typedef int32_t assay_dtype;
 enum {
@@ -205,7 +207,8 @@ enum {
    *                 y = x * w^T + bias. Products accumulate in f32 or better. With compute ASSAY_F32 the operands
    *                 are not rounded below f32; otherwise x may be rounded to the precision that suits the weights:
    *                 bf16 or f16; beside GGUF's block types 8-bit integers in blocks of 32; beside I4_G128 any of these;
-   *                 beside F8_B128 e4m3 with a scale per 128 elements. Blocks may be unpacked to bf16 or f16. */
+   *                 beside F8_B128 e4m3 with a scale per 128 elements; beside F8_E4M3 and I8 bf16, f16, or the weight's
+   *                 own type with a scale per row of x. Quants may be unpacked to bf16 or f16. */
   ASSAY_OP_LINEAR = 10,
 
   ASSAY_OP_QUANTIZE_ACT = 11,   /* reserved */
@@ -218,7 +221,7 @@ enum {
   /* kv_write_paged  in: k [T,Hkv,D] act, v [T,Hkv,D] act, slots [T] i32     in place: k_cache, v_cache
    *                 slot = block * block_size + offset; a negative slot (padding) is skipped.
    *                 Caches are [blocks, Hkv, block_size, D] (ASSAY_KV_HND) or [blocks, block_size, Hkv, D]
-   *                 (ASSAY_KV_NHD), of the cache's own dtype. */
+   *                 (ASSAY_KV_NHD), of the cache's own dtype: F32, BF16, F16 or F8_E4M3. */
   ASSAY_OP_KV_WRITE_PAGED = 17,
 
   /* attn_paged      in: q [T,Hq,D] act, k_cache, v_cache, block_table [S,B] i32, q_offsets [S+1] i32, kv_lens [S] i32
@@ -228,7 +231,9 @@ enum {
    *                 `window` positions including itself if window > 0. Query head h reads KV head h / (Hq/Hkv).
    *                 score = softcap(scale * q.k); softcap(z) = cap * tanh(z / cap) if cap > 0.
    *                 Rows that no sequence owns, and rows of a sequence with kv_lens 0, are set to zero.
-   *                 Only entries of block_table that kv_lens reaches are read.
+   *                 Only entries of block_table that kv_lens reaches are read. Operands may be rounded to the coarser
+   *                 of act and the caches' dtype, but never below 16 bits. As what a NaN in F8_E4M3 counts is the
+   *                 device's choice.
    *                 Host mirror: q_offsets and kv_lens, when the device declares needs_host_lengths. */
   ASSAY_OP_ATTN_PAGED = 18,
 
@@ -420,6 +425,11 @@ typedef struct assay_weight_desc {
   assay_dtype compute; /* as in assay_linear_desc */
   int64_t rows;        /* N: output features, or vocabulary */
   int64_t cols;        /* K: input features */
+  /* F8_E4M3 and I8, x = scale * q: [rows] in host memory, finite; weight_pack alone reads it. A checkpoint's one scale
+   * for the whole tensor is the same number in every row, so that weights which share an input can be joined. The
+   * scales are part of the packed weight, not operands of linear: like the quants they are known at load, and each
+   * backend wants them in a place and form of its own. */
+  const float* scales;
 } assay_weight_desc;
 
 /* ------------------------------------------------------------------------------------------------

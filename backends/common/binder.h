@@ -38,6 +38,8 @@ inline Storage StorageOf(DType dtype) {
     case DType::kI64:
       return {1, 8};
     case DType::kU8:
+    case DType::kI8:
+    case DType::kF8_E4M3:
       return {1, 1};
     default:
       return {1, 2};

@@ -11,6 +11,7 @@ namespace {
 
 static_assert(static_cast<int>(DType::kNone) == ASSAY_DTYPE_NONE && static_cast<int>(DType::kF32) == ASSAY_F32 &&
               static_cast<int>(DType::kF16) == ASSAY_F16 && static_cast<int>(DType::kBF16) == ASSAY_BF16 &&
+              static_cast<int>(DType::kI8) == ASSAY_I8 && static_cast<int>(DType::kF8_E4M3) == ASSAY_F8_E4M3 &&
               static_cast<int>(DType::kI32) == ASSAY_I32 && static_cast<int>(DType::kI64) == ASSAY_I64 &&
               static_cast<int>(DType::kU8) == ASSAY_U8 && static_cast<int>(DType::kQ8_0) == ASSAY_Q8_0 &&
               static_cast<int>(DType::kQ4_0) == ASSAY_Q4_0 && static_cast<int>(DType::kQ4_1) == ASSAY_Q4_1 &&
@@ -25,6 +26,7 @@ static_assert(static_cast<int>(RopeScaling::kLinear) == ASSAY_ROPE_LINEAR &&
 static_assert(static_cast<int>(GluAct::kGeluTanh) == ASSAY_GLU_GELU_TANH);
 
 constexpr std::initializer_list<DType> kFloats = {DType::kF32, DType::kBF16, DType::kF16};
+constexpr std::initializer_list<DType> kCaches = {DType::kF32, DType::kBF16, DType::kF16, DType::kF8_E4M3};
 constexpr std::initializer_list<DType> kF32 = {DType::kF32};
 constexpr std::initializer_list<DType> kIndex = {DType::kI32};
 
@@ -73,8 +75,8 @@ void BindKvBlockCopy(Binder b, const assay_kv_desc& d, Call* o) {
   b.Count(1, 1, 2, 2);
   o->kv = ReadKvAttr(b, d.layout, d.block_size);
   o->in[0] = b.In(0, "pairs", 2, kIndex);
-  o->out[0] = b.Out(0, "k_cache", 4, kFloats);
-  o->out[1] = b.Out(1, "v_cache", 4, kFloats);
+  o->out[0] = b.Out(0, "k_cache", 4, kCaches);
+  o->out[1] = b.Out(1, "v_cache", 4, kCaches);
   b.Same(o->in[0].shape[1], 2, "the columns of pairs and 2");
   CheckCaches(b, o->out[0], o->out[1], o->kv, -1, -1);
 }
@@ -178,8 +180,8 @@ void BindKvWritePaged(Binder b, const assay_kv_desc& d, Call* o) {
   o->in[0] = b.ActIn(0, "k", 3);
   o->in[1] = b.ActIn(1, "v", 3);
   o->in[2] = b.In(2, "slots", 1, kIndex);
-  o->out[0] = b.Out(0, "k_cache", 4, kFloats);
-  o->out[1] = b.Out(1, "v_cache", 4, kFloats);
+  o->out[0] = b.Out(0, "k_cache", 4, kCaches);
+  o->out[1] = b.Out(1, "v_cache", 4, kCaches);
   b.SameShape(o->in[0], o->in[1], "the shapes of k and v");
   b.Same(o->in[2].shape[0], o->in[0].shape[0], "the tokens of slots and k");
   CheckCaches(b, o->out[0], o->out[1], o->kv, o->in[0].shape[1], o->in[0].shape[2]);
@@ -189,8 +191,8 @@ void BindAttnPaged(Binder b, const assay_attn_desc& d, Call* o) {
   b.Count(6, 6, 1, 1);
   o->attn = {ReadKvAttr(b, d.layout, d.block_size), d.scale, d.window, d.softcap};
   o->in[0] = b.ActIn(0, "q", 3);
-  o->in[1] = b.In(1, "k_cache", 4, kFloats);
-  o->in[2] = b.In(2, "v_cache", 4, kFloats);
+  o->in[1] = b.In(1, "k_cache", 4, kCaches);
+  o->in[2] = b.In(2, "v_cache", 4, kCaches);
   o->in[3] = b.In(3, "block_table", 2, kIndex);
   o->in[4] = b.In(4, "q_offsets", 1, kIndex);
   o->in[5] = b.In(5, "kv_lens", 1, kIndex);
@@ -220,8 +222,8 @@ void BindQkNormRopeKvWrite(Binder b, const assay_qk_norm_rope_kv_write_desc& d, 
   o->in[6] = b.OptIn(6, "k_weight", 1, kF32);
   o->in[7] = b.OptIn(7, "freq_factors", 1, kF32);
   o->out[0] = b.ActOut(0, "q", 3);
-  o->out[1] = b.Out(1, "k_cache", 4, kFloats);
-  o->out[2] = b.Out(2, "v_cache", 4, kFloats);
+  o->out[1] = b.Out(1, "k_cache", 4, kCaches);
+  o->out[2] = b.Out(2, "v_cache", 4, kCaches);
   const View &q = o->in[0], &k = o->in[1];
   b.SameShape(q, o->out[0], "the shapes of q, read and written");
   b.Check(q.data == o->out[0].data, ASSAY_ERR_INVALID, "q is not changed in place");
@@ -436,6 +438,13 @@ WeightSpec ReadWeight(const Rules& rules, const assay_weight_desc* desc) {
     if (const char* why = rules.weight_unsupported(spec)) Fail(ASSAY_ERR_UNSUPPORTED, "weight: %s", why);
   }
   return spec;
+}
+
+const float* ReadScales(const WeightSpec& spec, const assay_weight_desc* desc) {
+  if (!IsRowScaled(spec.dtype)) return nullptr;
+  const float* scales = ReadStruct<assay_weight_desc>(desc, "the weight's descriptor").scales;
+  if (scales == nullptr) Fail(ASSAY_ERR_INVALID, "weight: %s comes without the scales of its rows", NameOf(spec.dtype));
+  return scales;
 }
 
 char* Range(const Memory& memory, uint64_t offset, uint64_t bytes) {

@@ -52,6 +52,8 @@ Call ReadCall(const Rules& rules, const assay_op_desc* desc, const assay_args* a
 
 // A weight that is to be packed; throws Failure if its shape or dtype is not the device's.
 WeightSpec ReadWeight(const Rules& rules, const assay_weight_desc* desc);
+// The scales of its rows, null for a dtype that has none; throws Failure if they are missing.
+const float* ReadScales(const WeightSpec& spec, const assay_weight_desc* desc);
 
 // `bytes` bytes at `offset` of a buffer; throws Failure if they reach beyond it.
 char* Range(const Memory& memory, uint64_t offset, uint64_t bytes);

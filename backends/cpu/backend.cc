@@ -60,13 +60,15 @@ assay_device_info Describe(int32_t index) {
   info.compute_units = threads;
   if (reference) {
     Fill(info.act_dtypes, {ASSAY_F32, ASSAY_BF16, ASSAY_F16});
-    Fill(info.kv_dtypes, {ASSAY_F32, ASSAY_BF16, ASSAY_F16});
-    Fill(info.weight_dtypes, {ASSAY_F32, ASSAY_F16, ASSAY_BF16, ASSAY_Q8_0, ASSAY_Q4_0, ASSAY_Q4_1, ASSAY_Q5_0,
-                              ASSAY_Q5_1, ASSAY_Q4_K, ASSAY_Q5_K, ASSAY_Q6_K, ASSAY_F8_B128, ASSAY_I4_G128});
+    Fill(info.kv_dtypes, {ASSAY_F32, ASSAY_BF16, ASSAY_F16, ASSAY_F8_E4M3});
+    Fill(info.weight_dtypes,
+         {ASSAY_F32, ASSAY_F16, ASSAY_BF16, ASSAY_Q8_0, ASSAY_Q4_0, ASSAY_Q4_1, ASSAY_Q5_0, ASSAY_Q5_1, ASSAY_Q4_K,
+          ASSAY_Q5_K, ASSAY_Q6_K, ASSAY_F8_B128, ASSAY_I4_G128, ASSAY_F8_E4M3, ASSAY_I8});
   } else {
     Fill(info.act_dtypes, {ASSAY_F32});
-    Fill(info.kv_dtypes, {ASSAY_BF16, ASSAY_F16, ASSAY_F32});
-    Fill(info.weight_dtypes, {ASSAY_F32, ASSAY_F16, ASSAY_BF16, ASSAY_Q8_0, ASSAY_Q4_0, ASSAY_Q4_1});
+    Fill(info.kv_dtypes, {ASSAY_BF16, ASSAY_F16, ASSAY_F32, ASSAY_F8_E4M3});
+    Fill(info.weight_dtypes, {ASSAY_F32, ASSAY_F16, ASSAY_BF16, ASSAY_Q8_0, ASSAY_Q4_0, ASSAY_Q4_1, ASSAY_Q5_0,
+                              ASSAY_Q5_1, ASSAY_Q4_K, ASSAY_Q5_K, ASSAY_Q6_K, ASSAY_I4_G128, ASSAY_I8});
   }
   Fill(info.kv_block_sizes, {32, 16, 64, 128});
   Fill(info.kv_layouts, {ASSAY_KV_HND, ASSAY_KV_NHD});
@@ -222,10 +224,23 @@ assay_status CopyOnDevice(assay_stream stream, assay_buffer dst, uint64_t dst_of
 
 // --- Weights
 
+// The reference keeps weights as they come; a row's scale behind the row.
+uint64_t ReferenceRowBytes(const WeightSpec& spec) {
+  return backend::PlainBytes(spec.dtype, 1, spec.cols) + (IsRowScaled(spec.dtype) ? sizeof(float) : 0);
+}
+
+void PackReference(const WeightSpec& spec, const void* src, const float* scales, char* to) {
+  const uint64_t row_bytes = backend::PlainBytes(spec.dtype, 1, spec.cols), pitch = ReferenceRowBytes(spec);
+  for (int64_t row = 0; row < spec.rows; ++row, to += pitch) {
+    std::memcpy(to, static_cast<const char*>(src) + static_cast<uint64_t>(row) * row_bytes, row_bytes);
+    if (scales != nullptr) std::memcpy(to + row_bytes, scales + row, sizeof(float));
+  }
+}
+
 WeightSpec ReadWeight(assay_device device, const assay_weight_desc* desc, uint64_t* bytes) {
   const bool reference = NotNull(device, "device")->reference;
   const WeightSpec spec = backend::ReadWeight(RulesOf(reference), desc);
-  *bytes = reference ? backend::PlainBytes(spec.dtype, spec.rows, spec.cols) : cpu::PackedWeightBytes(spec);
+  *bytes = reference ? static_cast<uint64_t>(spec.rows) * ReferenceRowBytes(spec) : cpu::PackedWeightBytes(spec);
   return spec;
 }
 
@@ -244,10 +259,11 @@ assay_status WeightPack(assay_device device, const assay_weight_desc* desc, cons
       Fail(ASSAY_ERR_INVALID, "weight: offset %llu is not a multiple of %zu", static_cast<unsigned long long>(offset),
            cpu::kWeightAlignment);
     }
+    const float* const scales = backend::ReadScales(spec, desc);
     if (device->reference) {
-      std::memcpy(to, src, bytes);
+      PackReference(spec, src, scales, to);
     } else {
-      device->pool.Run([&](const cpu::Team& team) { cpu::PackWeight(spec, src, to, team); });
+      device->pool.Run([&](const cpu::Team& team) { cpu::PackWeight(spec, src, scales, to, team); });
     }
     dst->weights[offset] = spec;
   });

@@ -60,10 +60,12 @@ void ExecuteRope(const Operation& o, const cpu::Team& team) {
 const backend::Rules& RulesOf(bool reference) {
   static constexpr auto kF32 = {DType::kF32};
   static constexpr auto kFloats = {DType::kF32, DType::kBF16, DType::kF16};
-  static constexpr auto kFast = {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_1};
-  static constexpr auto kPlain = {DType::kF32,  DType::kF16,     DType::kBF16,   DType::kQ8_0, DType::kQ4_0,
-                                  DType::kQ4_1, DType::kQ5_0,    DType::kQ5_1,   DType::kQ4_K, DType::kQ5_K,
-                                  DType::kQ6_K, DType::kF8_B128, DType::kI4_G128};
+  static constexpr auto kFast = {DType::kF32,  DType::kF16,     DType::kBF16, DType::kQ8_0, DType::kQ4_0,
+                                 DType::kQ4_1, DType::kQ5_0,    DType::kQ5_1, DType::kQ4_K, DType::kQ5_K,
+                                 DType::kQ6_K, DType::kI4_G128, DType::kI8};
+  static constexpr auto kPlain = {DType::kF32,  DType::kF16,     DType::kBF16,    DType::kQ8_0,    DType::kQ4_0,
+                                  DType::kQ4_1, DType::kQ5_0,    DType::kQ5_1,    DType::kQ4_K,    DType::kQ5_K,
+                                  DType::kQ6_K, DType::kF8_B128, DType::kI4_G128, DType::kF8_E4M3, DType::kI8};
   static const backend::Rules fast = {kF32, kFast, cpu::kMaxHeadDim, cpu::WeightUnsupported, false, MemoryOf, false};
   static const backend::Rules plain = {kFloats, kPlain, cpu::kMaxHeadDim, nullptr, true, MemoryOf, false};
   return reference ? plain : fast;
@@ -76,6 +78,8 @@ Operation Bind(const assay_op_desc* desc, const assay_args* args, bool reference
     backend::Fail(ASSAY_ERR_UNSUPPORTED, "qk_norm_rope_kv_write: this device runs its parts one by one");
   }
   o.reference = reference;
+  // The scale behind the row, as weight_pack put it.
+  if (IsRowScaled(o.weight.dtype)) o.in[1].stride[0] += static_cast<int64_t>(sizeof(float));
   if (o.op == ASSAY_OP_ROPE && !reference) ref::RopeInvFreq(o.rope, o.inv_freq);
   return o;
 }

@@ -59,9 +59,9 @@ assay_device_info Describe(int32_t index) {
   info.memory_free = facts.memory_free;
   info.compute_units = facts.processors;
   Fill(info.act_dtypes, {ASSAY_BF16, ASSAY_F16, ASSAY_F32});
-  Fill(info.kv_dtypes, {ASSAY_BF16, ASSAY_F16, ASSAY_F32});
-  Fill(info.weight_dtypes,
-       {ASSAY_BF16, ASSAY_F16, ASSAY_F32, ASSAY_F8_B128, ASSAY_I4_G128, ASSAY_Q8_0, ASSAY_Q4_0, ASSAY_Q4_1});
+  Fill(info.kv_dtypes, {ASSAY_BF16, ASSAY_F16, ASSAY_F32, ASSAY_F8_E4M3});
+  Fill(info.weight_dtypes, {ASSAY_BF16, ASSAY_F16, ASSAY_F32, ASSAY_F8_B128, ASSAY_F8_E4M3, ASSAY_I8, ASSAY_I4_G128,
+                            ASSAY_Q8_0, ASSAY_Q4_0, ASSAY_Q4_1});
   Fill(info.kv_block_sizes, {64, 32, 16, 128});
   Fill(info.kv_layouts, {ASSAY_KV_HND, ASSAY_KV_NHD});
   info.max_head_dim = static_cast<int32_t>(GpuRules().max_head_dim);
@@ -257,6 +257,7 @@ assay_status WeightPack(assay_device device, const assay_weight_desc* desc, cons
   return Guard(msg, [&] {
     const WeightSpec spec = backend::ReadWeight(GpuRules(), desc);
     NotNull(src, "src");
+    const float* scales = backend::ReadScales(spec, desc);
     const uint64_t bytes = gpu::PackedWeightBytes(spec);
     char* to = Range(dst, offset, bytes);
     if (offset % gpu::kWeightAlignment != 0) {
@@ -269,6 +270,10 @@ assay_status WeightPack(assay_device device, const assay_weight_desc* desc, cons
     if (!device->packing) device->packing = std::make_unique<Lane>(kBlocks, kBlockBytes, 1);
     gpu::Queue queue = device->queue;
     queue.stream = device->packing->stream;
+    if (scales != nullptr) {
+      device->packing->uploads.Copy(gpu::RowScales(spec, to), scales, static_cast<uint64_t>(spec.rows) * sizeof(float),
+                                    queue.stream);
+    }
     const bool plain = spec.dtype == DType::kF32 || spec.dtype == DType::kF16 || spec.dtype == DType::kBF16;
     if (plain && bytes == backend::PlainBytes(spec.dtype, spec.rows, spec.cols)) {  // rows without padding
       device->packing->uploads.Copy(to, src, bytes, queue.stream);

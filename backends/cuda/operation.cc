@@ -31,8 +31,8 @@ int64_t KvHeads(const Call& c) {
 
 const backend::Rules& GpuRules() {
   static constexpr auto kAct = {DType::kBF16, DType::kF16, DType::kF32};
-  static constexpr auto kWeights = {DType::kF32,  DType::kF16,  DType::kBF16,    DType::kQ8_0,
-                                    DType::kQ4_0, DType::kQ4_1, DType::kF8_B128, DType::kI4_G128};
+  static constexpr auto kWeights = {DType::kF32,  DType::kF16,     DType::kBF16,    DType::kQ8_0,    DType::kQ4_0,
+                                    DType::kQ4_1, DType::kF8_B128, DType::kI4_G128, DType::kF8_E4M3, DType::kI8};
   static const backend::Rules rules = {kAct, kWeights, gpu::kMaxHeadDim, gpu::WeightUnsupported, false, MemoryOf, true};
   return rules;
 }

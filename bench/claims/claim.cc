@@ -86,14 +86,15 @@ std::vector<std::pair<std::string, std::string>> Words(const std::string& text) 
 }
 
 void CheckDType(const std::string& claim, const std::string& dtype) {
-  static const std::vector<std::string> kKnown = {"f32",  "tf32", "bf16", "f16",  "fp16",    "fp8",     "fp4", "int8",
-                                                  "int4", "q8_0", "q4_0", "q4_1", "f8_b128", "i4_g128", "fp32"};
+  static const std::vector<std::string> kKnown = {"f32",     "tf32",    "bf16", "f16",     "fp16", "fp8",
+                                                  "fp4",     "int8",    "int4", "q8_0",    "q4_0", "q4_1",
+                                                  "f8_b128", "i4_g128", "fp32", "f8_e4m3", "i8"};
   for (const std::string& known : kKnown) {
     if (dtype == known) return;
   }
   throw Wrong(claim, "unknown dtype \"" + dtype +
                          "\"; write one of bf16, fp16, fp8, fp4, int8, int4, f32, tf32, q4_0, "
-                         "q4_1, q8_0, f8_b128, i4_g128");
+                         "q4_1, q8_0, f8_b128, f8_e4m3, i8, i4_g128");
 }
 
 // The field's names and those of files: fp16 is f16; int8 and int4 weights are held in blocks.

@@ -27,8 +27,16 @@ struct Options {
   std::string scenario = "single-stream";
   std::string out = "assay-results", lang = "en";
   bool json = false;
+  bool paced = false;
   bool concurrency_given = false, requests_given = false;
 };
+
+// Lets a script alternate between trials of this and runs of another program, both warm.
+void AwaitTurn(int64_t trial) {
+  std::fprintf(stderr, "ready for trial %lld\n", static_cast<long long>(trial));
+  std::string line;
+  if (!std::getline(std::cin, line)) throw Interrupted();
+}
 
 // How a run ended.
 struct Outcome {
@@ -114,6 +122,7 @@ void Save(BenchSnapshot* snapshot, const Outcome& outcome, const bench::ResultPa
 int RunBench(Options o) {
   Resolve(&o);
   bench::CheckWritable(o.out);
+  if (o.paced) o.bench.before_trial = AwaitTurn;
   Progress progress;
   BenchRun run(o.bench, [&](const std::string& text) { progress.Show(text); });
   Worker worker(run);
@@ -165,6 +174,9 @@ void AddBench(CLI::App& app, Run* run) {
   CLI::Option* concurrency = count("--concurrency", &b.concurrency, "Sequences per batch (offline; default 8)");
   CLI::Option* requests = count("--requests", &b.requests, "Requests per trial (default: 4, offline: --concurrency)");
   count("--trials", &b.trials, "Trials; the interval comes from the spread between them");
+  command->add_flag("--paced", o->paced,
+                    "Say on standard error that a trial is ready and begin it when a line comes on standard input; its "
+                    "end ends the run like Ctrl-C");
   command->add_option("--seed", b.seed, "Seed of the prompts")->capture_default_str()->type_name("N");
   command->add_flag("--no-guard", b.no_guard,
                     "Do not check the output against the reference, which takes minutes for billions of weights");

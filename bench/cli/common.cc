@@ -21,6 +21,13 @@ void AddDeviceOptions(CLI::App& command, bench::ModelSpec* spec) {
       .add_option("--threads", spec->threads, "Threads of a CPU device (of each rank); default: one per usable core")
       ->check(CLI::Range(1, 4096))
       ->type_name("N");
+  command
+      .add_option_function<std::string>(
+          "--isa", [](const std::string& isa) { setenv("ASSAY_ISA", isa.c_str(), 1); },
+          "The most that the CPU device may use: generic, avx2, avx512, avx512_vnni, avx512_bf16, amx; default: all "
+          "that the machine has")
+      ->check(CLI::IsMember({"generic", "avx2", "avx512", "avx512_vnni", "avx512_bf16", "amx"}))
+      ->type_name("I");
 }
 
 void AddModelOptions(CLI::App& command, bench::ModelSpec* spec) {
@@ -31,9 +38,17 @@ void AddModelOptions(CLI::App& command, bench::ModelSpec* spec) {
       ->required()
       ->type_name("M");
   command
-      .add_option("--dtype", spec->dtype,
-                  "Weights on the device: auto (as in the file), bf16, f16, f32 (everything in f32), int8, int4, fp8")
-      ->check(CLI::IsMember({"auto", "bf16", "f16", "f32", "int8", "int4", "fp8"}))
+      .add_option(
+          "--dtype", spec->dtype,
+          "Weights on the device: auto (as in the file), bf16, f16, f32 (everything in f32), int8, int4, fp8 (in "
+          "blocks), i8, f8_e4m3 (a scale per row)")
+      ->check(CLI::IsMember({"auto", "bf16", "f16", "f32", "int8", "int4", "fp8", "i8", "f8_e4m3"}))
+      ->type_name("T")
+      ->capture_default_str();
+  command
+      .add_option("--kv-dtype", spec->kv_dtype,
+                  "KV cache: auto (what the device prefers; f32 with --dtype f32), bf16, f16, f32, fp8 (e4m3)")
+      ->check(CLI::IsMember({"auto", "bf16", "f16", "f32", "fp8"}))
       ->type_name("T")
       ->capture_default_str();
   command

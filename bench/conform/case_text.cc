@@ -111,10 +111,7 @@ double ConformCase::Real(const std::string& key, double otherwise) const {
 assay_dtype ConformCase::DType(const std::string& key) const {
   const std::string& name = Value(key);
   if (name == "none") return ASSAY_DTYPE_NONE;
-  for (const assay_dtype d : {ASSAY_F32, ASSAY_F16, ASSAY_BF16, ASSAY_Q8_0, ASSAY_Q4_0, ASSAY_Q4_1, ASSAY_Q5_0,
-                              ASSAY_Q5_1, ASSAY_Q4_K, ASSAY_Q5_K, ASSAY_Q6_K, ASSAY_F8_B128, ASSAY_I4_G128}) {
-    if (name == DTypeName(d)) return d;
-  }
+  if (const assay_dtype d = DTypeOfName(name); d != ASSAY_DTYPE_NONE) return d;
   Fail(key + "=" + name + " is not a dtype of a case");
 }
 

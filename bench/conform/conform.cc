@@ -45,7 +45,7 @@ std::string Compare(const ProblemTensor& t, const std::vector<uint8_t>& got, con
                     double* worst) {
   std::string first;
   const double u = UnitRoundoff(t.dtype);
-  const double smallest = t.dtype == ASSAY_F16 ? 0x1p-24 : 0;  // the step of f16's subnormals
+  const double smallest = t.dtype == ASSAY_F16 ? 0x1p-24 : t.dtype == ASSAY_F8_E4M3 ? 0x1p-9 : 0;  // of subnormals
   for (int64_t i = 0; i < t.count(); ++i) {
     const double x = ElementOf(t, got, i), y = ElementOf(t, want, i);
     if (x == y || (std::isnan(x) && std::isnan(y))) continue;

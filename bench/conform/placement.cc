@@ -76,7 +76,9 @@ void Placement::PackWeight(const ProblemTensor& t, Place& place) {
   std::fill(place.image.begin(), place.image.end(), 0xA5);
   stream_.Upload(place.buffer, 0, place.image.data(), place.image.size());
   stream_.Synchronize();
-  device_->PackWeight(t.weight, t.elements.data(), place.buffer, place.view.offset);
+  assay_weight_desc desc = t.weight;
+  desc.scales = t.scales.data();
+  device_->PackWeight(desc, t.elements.data(), place.buffer, place.view.offset);
   std::vector<uint8_t> now(place.image.size());
   stream_.Download(now.data(), place.buffer, 0, now.size());
   stream_.Synchronize();

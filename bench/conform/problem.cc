@@ -57,6 +57,8 @@ double UnitRoundoff(assay_dtype dtype) {
       return 0x1p-8;
     case ASSAY_F16:
       return 0x1p-11;
+    case ASSAY_F8_E4M3:
+      return 0x1p-4;
     default:
       return 0x1p-24;
   }
@@ -69,20 +71,22 @@ int64_t ProblemTensor::count() const {
 }
 
 float ProblemTensor::Value(int64_t i) const {
-  uint16_t half;
-  switch (dtype) {
-    case ASSAY_BF16:
-      std::memcpy(&half, elements.data() + 2 * i, 2);
-      return BF16ToF32(half);
-    case ASSAY_F16:
-      std::memcpy(&half, elements.data() + 2 * i, 2);
-      return F16ToF32(half);
-    default: {
-      float value;
-      std::memcpy(&value, elements.data() + 4 * i, 4);
-      return value;
-    }
+  float value;
+  ConvertElements(dtype, elements.data() + static_cast<int64_t>(DTypeBytes(dtype, 1)) * i, ASSAY_F32, &value, 1);
+  return value;
+}
+
+std::vector<float> ProblemTensor::Floats() const {
+  std::vector<float> values(static_cast<size_t>(count()));
+  if (scales.empty()) {
+    if (!values.empty()) ConvertElements(dtype, elements.data(), ASSAY_F32, values.data(), values.size());
+    return values;
   }
+  const auto cols = static_cast<uint64_t>(shape[1]);
+  for (size_t row = 0; row < scales.size(); ++row) {
+    Dequantize(dtype, &elements[row * cols], scales[row], &values[row * cols], cols);
+  }
+  return values;
 }
 
 void ProblemTensor::SetFloats(const std::vector<float>& values) {
@@ -162,8 +166,18 @@ int BuildContext::Longs(const std::string& name, std::vector<int64_t> shape, con
 int BuildContext::Weight(assay_dtype dtype, assay_dtype compute, uint32_t usage, int64_t rows, int64_t cols,
                          double deviation) {
   NeedWeight(dtype);
-  const int i = Normal("w", dtype, {rows, cols}, 0.0, deviation);
+  const bool row_scaled = IsRowScaled(dtype);
+  const int i = Normal("w", row_scaled ? ASSAY_F32 : dtype, {rows, cols}, 0.0, deviation);
   ProblemTensor& t = Tensor(i);
+  if (row_scaled) {
+    const std::vector<float> values = t.Floats();
+    t.dtype = dtype;
+    t.elements.resize(values.size());
+    for (size_t at = 0; at < values.size(); at += static_cast<size_t>(cols)) {
+      t.scales.push_back(ScaleFor(dtype, &values[at], static_cast<uint64_t>(cols)));
+      Quantize(dtype, &values[at], t.scales.back(), &t.elements[at], static_cast<uint64_t>(cols));
+    }
+  }
   t.packed = true;
   t.weight.struct_size = sizeof(t.weight);
   t.weight.dtype = dtype;

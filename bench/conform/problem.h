@@ -27,6 +27,7 @@ struct ProblemTensor {
   std::vector<uint8_t> elements;  // contents, contiguous, in dtype; empty: an output that starts as poison
   bool packed = false;            // a weight, packed by the device as `weight` says
   assay_weight_desc weight{};
+  std::vector<float> scales;     // of its rows, if its dtype has them
   bool undefined_after = false;  // may hold anything afterwards
   // Of an output: exact unless `rounded` (then any NaN still equals only a NaN). Two right answers y differ by at most
   // tolerance[i] (nothing if empty) + (relative + twice the unit roundoff of dtype) * |y|: each of them was rounded
@@ -37,6 +38,7 @@ struct ProblemTensor {
   std::vector<double> tolerance;
 
   int64_t count() const;
+  std::vector<float> Floats() const;  // of a tensor or weight of any floating point or quantised dtype
   // Value of a floating point element of `elements`.
   float Value(int64_t i) const;
   void SetFloats(const std::vector<float>& values);  // rounds to dtype

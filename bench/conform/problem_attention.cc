@@ -127,8 +127,11 @@ double RowTolerance(const RowSpread& r, int64_t visible, int64_t dim, double ope
 }
 
 void SetAttentionTolerance(BuildContext& b, const AttentionCase& a, int q, int k_cache, int v_cache, int y) {
-  // Operands in 16 bits may be multiplied as such: the coarser of the activations' and the cache's rounding.
-  const double roundoff = std::max(UnitRoundoff(b.Tensor(q).dtype), UnitRoundoff(b.Tensor(k_cache).dtype));
+  // Operands in 16 bits may be multiplied as such: the coarser of the activations' and the cache's rounding. What a
+  // cache of 8 bits holds is exact in 16, and what it meets is rounded no further.
+  const assay_dtype kv = b.Tensor(k_cache).dtype;
+  const double roundoff =
+      std::max(UnitRoundoff(b.Tensor(q).dtype), UnitRoundoff(kv == ASSAY_F8_E4M3 ? ASSAY_BF16 : kv));
   const std::vector<float> qs = ToFloats(b.Tensor(q)), ks = ToFloats(b.Tensor(k_cache)),
                            vs = ToFloats(b.Tensor(v_cache));
   ProblemTensor& result = b.Tensor(y);
@@ -230,12 +233,14 @@ void BuildKvWritePaged(BuildContext& b) {
   const int64_t tokens = b.c.Int("tokens");
   const CacheGeometry g = Geometry(b, b.c.Int("blocks"));
   const assay_dtype act = b.Act(), kv = b.KvDType();
-  const int k = b.Normal("k", act, {tokens, g.kv_heads, g.dim}, 0, 1);
-  const int v = b.Normal("v", act, {tokens, g.kv_heads, g.dim}, 0, 1);
+  const double deviation = b.c.Real("deviation", 1);
+  const int k = b.Normal("k", act, {tokens, g.kv_heads, g.dim}, 0, deviation);
+  const int v = b.Normal("v", act, {tokens, g.kv_heads, g.dim}, 0, deviation);
   const int slots = b.Ints("slots", {tokens}, Slots(b, tokens, g));
   const int k_cache = b.Normal("k_cache", kv, g.Shape(), 0, 1), v_cache = b.Normal("v_cache", kv, g.Shape(), 0, 1);
   b.Gap({k, v});
-  for (const int cache : {k_cache, v_cache}) b.Tensor(cache).rounded = kv != act;
+  // A step of e4m3 is too coarse to be forgiven.
+  for (const int cache : {k_cache, v_cache}) b.Tensor(cache).rounded = kv != act && kv != ASSAY_F8_E4M3;
   auto desc = NewDesc<assay_kv_desc>(ASSAY_OP_KV_WRITE_PAGED);
   desc.layout = g.layout;
   desc.block_size = static_cast<int32_t>(g.block_size);

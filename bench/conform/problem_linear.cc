@@ -16,19 +16,15 @@ const double kSixDeviations = 6 / std::sqrt(3.0);
 
 // What the operation may round x to, given the weight's dtype and the asked-for precision.
 struct Rounding {
-  bool sixteen_bits = false, int8_blocks = false, e4m3_blocks = false;
+  bool sixteen_bits = false, int8_blocks = false, e4m3_blocks = false, int8_rows = false, e4m3_rows = false;
 };
 Rounding AllowedRounding(assay_dtype weight, assay_dtype compute) {
   if (compute == ASSAY_F32 || weight == ASSAY_F32) return {};
   if (weight == ASSAY_F8_B128) return {.e4m3_blocks = true};
+  if (weight == ASSAY_F8_E4M3) return {.e4m3_rows = true};
+  if (weight == ASSAY_I8) return {.sixteen_bits = true, .int8_rows = true};
   if (weight == ASSAY_I4_G128) return {.sixteen_bits = true, .int8_blocks = true};
   return {.sixteen_bits = !IsBlockType(weight), .int8_blocks = IsBlockType(weight)};
-}
-
-std::vector<float> ToFloats(const ProblemTensor& t) {
-  std::vector<float> values(static_cast<size_t>(t.count()));
-  if (!values.empty()) ConvertElements(t.dtype, t.elements.data(), ASSAY_F32, values.data(), values.size());
-  return values;
 }
 
 // How far the product x . w moves when each x is rounded by up to half_step(|x|, largest |x| of its block).
@@ -60,11 +56,13 @@ double ProductTolerance(const float* x, const float* w, int64_t k, const Roundin
   if (rounding.sixteen_bits) {
     moved = std::max(moved, Moved(x, w, k, k, [](double v, double) { return UnitRoundoff(ASSAY_BF16) * v; }));
   }
-  if (rounding.int8_blocks) {  // integers over [-largest, largest]
-    moved = std::max(moved, Moved(x, w, k, 32, [](double, double largest) { return largest / 254; }));
+  if (rounding.int8_blocks || rounding.int8_rows) {  // integers over [-largest, largest]
+    const int64_t block = rounding.int8_rows ? k : 32;
+    moved = std::max(moved, Moved(x, w, k, block, [](double, double largest) { return largest / 254; }));
   }
-  if (rounding.e4m3_blocks) {  // 4 significant bits; scaled to 448, the step below 2^-6 is 2^-9
-    moved = std::max(moved, Moved(x, w, k, 128, [](double v, double largest) {
+  if (rounding.e4m3_blocks || rounding.e4m3_rows) {  // 4 significant bits; scaled to 448, the step below 2^-6 is 2^-9
+    const int64_t block = rounding.e4m3_rows ? k : 128;
+    moved = std::max(moved, Moved(x, w, k, block, [](double v, double largest) {
                        return std::max(0x1p-4 * v, 0x1p-10 * largest / 448);
                      }));
   }
@@ -87,7 +85,7 @@ void BuildLinear(BuildContext& b) {
   b.Gap({x, y});
 
   if (b.c.Int("perf", 0) == 0) {
-    const std::vector<float> xs = ToFloats(b.Tensor(x)), ws = ToFloats(b.Tensor(w));
+    const std::vector<float> xs = b.Tensor(x).Floats(), ws = b.Tensor(w).Floats();
     const Rounding rounding = AllowedRounding(weight, compute);
     for (int64_t i = 0; i < m; ++i) {
       for (int64_t j = 0; j < n; ++j) {

@@ -44,9 +44,10 @@ void BuildEmbed(BuildContext& b) {
   const int table = b.Weight(dtype, b.c.DType("compute", ASSAY_DTYPE_NONE), usage, vocab, cols, 1.0);
   const int y = b.Output("y", act, {tokens, cols});
   b.Gap({y});
-  if (IsBlockType(dtype) || act != ASSAY_F32) b.Tensor(y).rounded = true;
+  const bool quantized = IsBlockType(dtype) || IsRowScaled(dtype);
+  if (quantized || act != ASSAY_F32) b.Tensor(y).rounded = true;
   // d * q + m: each part is at most about 8 (deviation 1), and is rounded once in f32.
-  if (IsBlockType(dtype)) b.Tensor(y).tolerance.assign(static_cast<size_t>(tokens * cols), 16 * kU);
+  if (quantized) b.Tensor(y).tolerance.assign(static_cast<size_t>(tokens * cols), 16 * kU);
   b.problem.call.SetDesc(NewDesc<assay_op_desc>(ASSAY_OP_EMBED));
   b.problem.call.in = {ids, table};
   b.problem.call.out = {y};

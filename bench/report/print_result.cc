@@ -206,7 +206,8 @@ void PrintFootnotes(const RunResult& r, std::ostream& out) {
   if (r.memory) {
     const auto bytes = [](int64_t n) { return Bytes(static_cast<double>(n)); };
     table.AddRow({"memory", "weights " + bytes(r.memory->weights_bytes) + ", KV cache " +
-                                bytes(r.memory->kv_cache_bytes) + ", activations " +
+                                bytes(r.memory->kv_cache_bytes) +
+                                (r.model.kv_dtype ? " (" + *r.model.kv_dtype + ")" : "") + ", activations " +
                                 bytes(r.memory->activations_bytes) + ", logits " + bytes(r.memory->logits_bytes) +
                                 (r.device.count > 1 ? " on each" : "")});
   }

@@ -81,6 +81,7 @@ RunResult Full() {
              .parameters = 135'000'000,
              .weights = "synthetic",
              .dtype = "q4_1",
+             .kv_dtype = "bf16",
              .bytes = 90'000'000,
              .sha256 = std::string(64, 'a')};
   r.workload = {.scenario = "single-stream",

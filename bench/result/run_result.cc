@@ -39,7 +39,7 @@ void Fields(Io& io, DeviceInfo& x) {
 template <class Io>
 void Fields(Io& io, ModelInfo& x) {
   io("name", x.name), io("family", x.family), io("parameters", x.parameters), io("weights", x.weights);
-  io("dtype", x.dtype), io("bytes", x.bytes), io("sha256", x.sha256);
+  io("dtype", x.dtype), io("kv_dtype", x.kv_dtype), io("bytes", x.bytes), io("sha256", x.sha256);
 }
 template <class Io>
 void Fields(Io& io, WorkloadInfo& x) {

@@ -44,10 +44,11 @@ struct DeviceInfo {
 struct ModelInfo {
   std::string name, family;
   std::optional<int64_t> parameters;
-  std::string weights;                // "file" or "synthetic"
-  std::string dtype;                  // of most weights as they are stored on the device
-  std::optional<int64_t> bytes;       // of the weights on the device
-  std::optional<std::string> sha256;  // of the file
+  std::string weights;                  // "file" or "synthetic"
+  std::string dtype;                    // of most weights as they are stored on the device
+  std::optional<std::string> kv_dtype;  // of the KV cache
+  std::optional<int64_t> bytes;         // of the weights on the device
+  std::optional<std::string> sha256;    // of the file
 };
 
 struct WorkloadInfo {

@@ -103,6 +103,7 @@ void BenchRun::Describe() {
   m.parameters = static_cast<int64_t>(c.Parameters());
   m.weights = session_->checkpoint().synthetic() ? "synthetic" : "file";
   m.dtype = DTypeName(session_->weight_dtype());
+  m.kv_dtype = DTypeName(session_->dtypes().kv);
   m.bytes = static_cast<int64_t>(session_->weight_bytes());
   WorkloadInfo& w = result_.workload;
   w.scenario = ScenarioName(options_.scenario);
@@ -201,6 +202,7 @@ void BenchRun::RunTrials() {
   if (metered_load_) spec.min_seconds = options_.power_seconds / static_cast<double>(options_.trials);
   for (int64_t i = 0; i < options_.trials; ++i) {
     PauseForPhase();
+    if (options_.before_trial) options_.before_trial(i + 1);
     int64_t steps = 0;
     TrialRecord record =
         RunTrial(*engine_, spec, *prompts_, i, kTrialPrompts + i * kPromptsPerTrial, epoch_, [&](double) {

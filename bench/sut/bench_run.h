@@ -30,8 +30,9 @@ struct BenchOptions {
   int64_t trials = 5;
   uint64_t seed = 1;
   std::string power = "auto";
-  double power_seconds = 30;  // metered load in all trials together, where there is a meter
-  bool no_guard = false;      // the output is not checked, and the result says so
+  double power_seconds = 30;                  // metered load in all trials together, where there is a meter
+  bool no_guard = false;                      // the output is not checked, and the result says so
+  std::function<void(int64_t)> before_trial;  // is told the trial's number, from 1, and may wait; null: nothing
 };
 const char* ScenarioName(Scenario scenario);
 

@@ -120,7 +120,6 @@ void BenchRun::AddWarnings() {
     r.warnings.push_back("warm-up ended by its time limit, not because the step time was steady");
   }
   if (!uneven_.empty()) r.warnings.push_back(uneven_);
-  if (session_ && !session_->conversion().empty()) r.warnings.push_back(session_->conversion());
   if (r.model.weights == "synthetic") {
     r.warnings.push_back("synthetic weights: speeds are those of a model of this shape, the text means nothing");
   }

@@ -13,9 +13,11 @@ double OperandEpsilon(assay_dtype dtype, assay_dtype compute) {
   if (compute == ASSAY_F32 || dtype == ASSAY_F32) return std::ldexp(1.0, -24);
   if (dtype == ASSAY_F16) return std::ldexp(1.0, -11);
   if (dtype == ASSAY_BF16) return std::ldexp(1.0, -8);
-  // Activations in e4m3 are off by 2^-5.3 in the root mean square. The bound, 2^-4, would let a deep model pass with
+  // Values in e4m3 are off by 2^-5.3 in the root mean square. The bound, 2^-4, would let a deep model pass with
   // anything.
-  if (dtype == ASSAY_F8_B128) return std::ldexp(1.0, -5);
+  if (dtype == ASSAY_F8_B128 || dtype == ASSAY_F8_E4M3) return std::ldexp(1.0, -5);
+  // Activations in int8, a scale a row: half a step of a largest that is twice as far out as in a block of 32.
+  if (dtype == ASSAY_I8) return 1.0 / 127;
   return 1.0 / 254;  // activations in blocks of int8: half a step of the largest
 }
 
@@ -41,12 +43,13 @@ GuardRun RunGuard(Engine& engine, std::vector<int32_t> prompt) {
   return run;
 }
 
-double GuardTolerance(const ModelShape& shape, assay_dtype weight_dtype, assay_dtype compute, double spread) {
-  // The KV cache rounds to bf16 unless all is f32.
-  const double cache = compute == ASSAY_F32 ? 0.0 : std::ldexp(1.0, -8);
-  const double epsilon = std::max(OperandEpsilon(weight_dtype, compute), cache);
-  const double products = 4.0 * static_cast<double>(shape.layers) + 1.0;  // qkv, o, gate and up, down; the head
-  return std::max(4.0 * epsilon * std::sqrt(products) * spread, 1e-3);
+double GuardTolerance(const ModelShape& shape, assay_dtype weight_dtype, assay_dtype compute, assay_dtype kv_dtype,
+                      double spread) {
+  const auto layers = static_cast<double>(shape.layers);
+  const double weights = OperandEpsilon(weight_dtype, compute), cache = OperandEpsilon(kv_dtype, ASSAY_DTYPE_NONE);
+  // qkv, o, gate and up, down; the head. Scores and sums.
+  const double squares = weights * weights * (4 * layers + 1) + cache * cache * 2 * layers;
+  return std::max(4.0 * std::sqrt(squares) * spread, 1e-3);
 }
 
 Accuracy CheckGuard(Session& session, const GuardRun& run) {
@@ -68,8 +71,9 @@ Accuracy CheckGuard(Session& session, const GuardRun& run) {
   const size_t first = run.tokens.size() - run.logprobs.size();
   const std::vector<float> random(sequence->prompt_logprobs.begin(),
                                   sequence->prompt_logprobs.begin() + static_cast<ptrdiff_t>(first) - 1);
-  accuracy.tolerance = GuardTolerance(engine->executor().model().shape(), session.weight_dtype(),
-                                      session.dtypes().compute, LogitSpread(random, session.config().vocab));
+  accuracy.tolerance =
+      GuardTolerance(engine->executor().model().shape(), session.weight_dtype(), session.dtypes().compute,
+                     session.dtypes().kv, LogitSpread(random, session.config().vocab));
   double worst = 0;
   for (size_t i = 0; i < run.logprobs.size(); ++i) {
     const double error = std::abs(static_cast<double>(run.logprobs[i]) - sequence->prompt_logprobs[first - 1 + i]);

@@ -23,9 +23,11 @@ struct GuardRun {
 GuardRun RunGuard(Engine& engine, std::vector<int32_t> prompt);
 
 // The largest difference of a log-probability that rounding explains. Each matrix product rounds its operands to the
-// compute dtype, which moves its result by about epsilon of its own spread; the errors of all products on the way add
-// up as a random walk, and reach the logits in proportion to their spread. Times 4: standard deviations.
-double GuardTolerance(const ModelShape& shape, assay_dtype weight_dtype, assay_dtype compute, double spread);
+// compute dtype, and each of attention's has an operand as the KV cache holds it, which moves its result by about
+// epsilon of its own spread; the errors of all products on the way add up as a random walk, and reach the logits in
+// proportion to their spread. Times 4: standard deviations.
+double GuardTolerance(const ModelShape& shape, assay_dtype weight_dtype, assay_dtype compute, assay_dtype kv_dtype,
+                      double spread);
 
 // Scores run.tokens on the reference device and compares.
 Accuracy CheckGuard(Session& session, const GuardRun& run);

@@ -2,7 +2,6 @@
 #include "bench/sut/session.h"
 
 #include <fmt/format.h>
-#include <spdlog/spdlog.h>
 
 #include <numeric>
 
@@ -77,7 +76,7 @@ void Session::ShareHost() {
 
 void Session::Open() {
   device_ = Device::Open(choice_.backend, choice_.index, spec_.threads);
-  dtypes_ = ChooseDTypes(spec_.dtype, device_->info());
+  dtypes_ = ChooseDTypes(spec_.dtype, spec_.kv_dtype, device_->info());
   // Synthetic weights are made in the dtype that the device is to have, so that nothing is converted twice.
   checkpoint_ = OpenCheckpoint(spec_.model, dtypes_.linear == ASSAY_DTYPE_NONE ? ASSAY_BF16 : dtypes_.linear);
   for (int r = 0; r < spec_.tp; ++r) {
@@ -86,9 +85,12 @@ void Session::Open() {
     weight_bytes_ += bytes;
     if (r == (spec_.group ? spec_.group->rank() : 0)) own_weight_bytes_ = bytes;
     weight_dtype_ = loader.MainDType();
-    conversion_ = loader.Conversion();
   }
-  if (!conversion_.empty() && (!spec_.group || spec_.group->leader())) spdlog::warn(conversion_);
+}
+
+ExecutorOptions Session::Cached(ExecutorOptions options) const {
+  options.kv_dtype = dtypes_.kv;
+  return options;
 }
 
 MemoryPlan Session::Plan(const ExecutorOptions& options) const {
@@ -96,7 +98,7 @@ MemoryPlan Session::Plan(const ExecutorOptions& options) const {
   const ModelConfig c = ConfigOf(config(), ShardOf(config(), rank, spec_.tp));
   MemoryPlan plan;
   plan.weights = own_weight_bytes_;
-  plan.kv_cache = PlanKv(device_->info(), options, c.layers, c.kv_heads, c.head_dim).bytes;
+  plan.kv_cache = PlanKv(device_->info(), Cached(options), c.layers, c.kv_heads, c.head_dim).bytes;
   DecoderOptions d = DecoderOptionsFor(options);
   d.rank = rank;
   d.ranks = spec_.tp;
@@ -119,7 +121,7 @@ void Session::CheckFits(const ExecutorOptions& options) const {
   if (available > 0 && plan.total() > available) {
     throw Error(fmt::format(
         "{}: needs {} on {} (weights {}, KV cache {}, activations and logits {}), {} are free: {} are missing; "
-        "use a smaller model, a smaller --dtype, or lower --concurrency, --isl or --osl",
+        "use a smaller model, a smaller --dtype or --kv-dtype, or lower --concurrency, --isl or --osl",
         spec_.model, Size(plan.total()), device_->id(), Size(plan.weights), Size(plan.kv_cache),
         Size(plan.activations + plan.logits), Size(available), Size(plan.total() - available)));
   }
@@ -133,8 +135,7 @@ std::unique_ptr<Decoder> Session::MakeModel(const ExecutorOptions& options) {
 }
 
 std::unique_ptr<Engine> Session::Load(const ExecutorOptions& user_options) {
-  ExecutorOptions options = user_options;
-  options.kv_dtype = dtypes_.kv;
+  const ExecutorOptions options = Cached(user_options);
   CheckFits(options);
   if (spec_.group) spec_.group->Send(MessageKind::kLoad, options);
   std::unique_ptr<Engine> engine;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A model ready to run on a device: the steps from what a user writes (--model, --device, --dtype) to an engine, with
-// the memory checked before any of it is taken. Owns all of it. One thread.
+// A model ready to run on a device: the steps from what a user writes (--model, --device, --dtype...) to an engine,
+// with the memory checked before any of it is taken. Owns all of it. One thread.
 #pragma once
 
 #include <functional>
@@ -18,7 +18,7 @@ namespace assay::bench {
 struct ModelSpec {
   std::string model;   // path, hf:DIR, FILE.gguf or shape:NAME
   std::string device;  // "" for the best present
-  std::string dtype = "auto";
+  std::string dtype = "auto", kv_dtype = "auto";
   int32_t threads = 0;           // of one rank; 0: all usable cores, or its share of them
   int32_t tp = 1;                // ranks that the model is split over
   std::shared_ptr<Group> group;  // theirs, set by RunOnRanks (bench/sut/ranks.h); null for one rank
@@ -57,13 +57,12 @@ class Session {
   const ModelConfig& config() const { return checkpoint_->config(); }
   const DTypeChoice& dtypes() const { return dtypes_; }
   assay_dtype weight_dtype() const { return weight_dtype_; }  // of most weights on the device
-  // WeightLoader::Conversion of this model on this device.
-  const std::string& conversion() const { return conversion_; }
-  uint64_t weight_bytes() const { return weight_bytes_; }  // of all ranks
-  int64_t threads() const { return threads_; }             // of all ranks, of a CPU
-  const CpuSet& cpus() const { return cpus_; }             // of all ranks on this host; empty for one rank
+  uint64_t weight_bytes() const { return weight_bytes_; }     // of all ranks
+  int64_t threads() const { return threads_; }                // of all ranks, of a CPU
+  const CpuSet& cpus() const { return cpus_; }                // of all ranks on this host; empty for one rank
 
  private:
+  ExecutorOptions Cached(ExecutorOptions options) const;  // with the KV cache's dtype
   void Together(const std::function<void()>& work);
   void ShareHost();
   void Open();
@@ -75,7 +74,6 @@ class Session {
   std::shared_ptr<Communicator> comm_;
   DTypeChoice dtypes_;
   assay_dtype weight_dtype_ = ASSAY_DTYPE_NONE;
-  std::string conversion_;
   uint64_t weight_bytes_ = 0, own_weight_bytes_ = 0;
   int64_t threads_ = 0;
   CpuSet cpus_;

@@ -126,7 +126,7 @@ Totals Measure(const Problem& p) {
 AttnItem Bind(const Problem& p, const Item& item, float* partials, float* scratch) {
   const int head_dim_index = p.attr.kv.layout == KvLayout::kHND ? 1 : 2;
   const int token_dim_index = 3 - head_dim_index;
-  const int64_t bytes = p.k_cache.dtype == DType::kF32 ? 4 : 2;
+  const int64_t bytes = p.k_cache.dtype == DType::kF32 ? 4 : p.k_cache.dtype == DType::kF8_E4M3 ? 1 : 2;
   AttnItem a;
   a.q = p.q.as<float>() + item.seq.first_row * p.q.stride[0] + item.head * p.group * p.q.stride[1];
   a.y = p.y.as<float>() + item.seq.first_row * p.y.stride[0] + item.head * p.group * p.y.stride[1];

@@ -50,6 +50,10 @@ Isa Lower(Isa isa, const char* limit) {
     throw std::invalid_argument("ASSAY_ISA is '" + name +
                                 "'; use generic, avx2, avx512, avx512_vnni, avx512_bf16 or amx, or unset it");
   }
+  const bool has[] = {true, isa.avx2, isa.avx512, isa.avx512_vnni, isa.avx512_bf16, isa.amx_bf16 || isa.amx_int8};
+  if (!has[level]) {
+    throw std::invalid_argument("ASSAY_ISA is '" + name + "', which this machine lacks; it has " + IsaName(isa));
+  }
   isa.avx2 &= level >= 1;
   isa.avx512 &= level >= 2;
   isa.avx512_vnni &= level >= 3;

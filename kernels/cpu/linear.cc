@@ -49,10 +49,15 @@ enum class Path {
   kPlain,        // x as it is
   kBf16Dot,      // x in bf16, AVX-512 BF16
   kBf16Onednn,   // x in bf16, AMX
-  kBlockI8,      // x in i8
+  kBlockRow,     // x in i8, one row: weights unpacked in registers
+  kBlockI8,      // x in i8, weights unpacked to bytes, a chunk at a time
   kBlockF32,     // weights dequantised to f32, a chunk at a time
   kBlockOnednn,  // weights dequantised to bf16, a few panels at a time; x in bf16; AMX
 };
+
+bool IsI8(Path path) {
+  return path == Path::kBlockRow || path == Path::kBlockI8;
+}
 
 struct Plan {
   Path path = Path::kPlain;
@@ -71,6 +76,7 @@ int64_t RoundUp(int64_t n, int64_t unit) {
 }
 
 constexpr int64_t kPrivateX = 8192;     // elements of x, at most, that each member converts for itself
+constexpr int64_t kFewRows = 1;         // rows of x up to which block types are unpacked for each of them
 constexpr int64_t kAmxRows = 32;        // rows of x from which AMX wins for bf16 ...
 constexpr int64_t kAmxBlockRows = 128;  // ... and for block types, which must be dequantised first
 
@@ -86,6 +92,7 @@ Path PathOf(const Isa& isa, const WeightSpec& spec, int64_t m) {
       return amx && m >= kAmxRows ? Path::kBf16Onednn : Path::kBf16Dot;
     default:
       if (strict) return Path::kBlockF32;
+      if (m <= kFewRows) return Path::kBlockRow;
       return amx && m >= kAmxBlockRows ? Path::kBlockOnednn : Path::kBlockI8;
   }
 }
@@ -98,7 +105,7 @@ Plan MakePlan(const Isa& isa, const WeightSpec& spec, int64_t m) {
     p.x_cols = RoundUp(spec.cols, p.path == Path::kBlockOnednn ? kBlockCols : 32);
     p.x_rows = onednn ? RoundUp(m, kOnednnRows) : m;
     p.x_bytes = RoundUp(p.x_rows * p.x_cols * 2, kAlign);
-  } else if (p.path == Path::kBlockI8) {
+  } else if (p.path == Path::kBlockRow || p.path == Path::kBlockI8) {
     p.x_cols = RoundUp(spec.cols, kBlockCols);
     p.x_rows = m;
     p.x_bytes = RoundUp(p.x_rows * p.x_cols, kAlign);
@@ -115,6 +122,7 @@ Plan MakePlan(const Isa& isa, const WeightSpec& spec, int64_t m) {
   }
   if (p.path == Path::kBlockOnednn || p.path == Path::kBlockF32)
     p.chunk_bytes = kChunkCols * kPanelRows * sizeof(float);
+  if (p.path == Path::kBlockI8) p.chunk_bytes = kExpandedBytes;
   p.shared_x = m * spec.cols > kPrivateX;
   return p;
 }
@@ -169,40 +177,28 @@ ConvertedX ConvertX(const LinearKernels& kernels, const WeightSpec& spec, const 
   a.pieces_per_row = plan.x_cols / 32;
   a.out = at;
   a.scales = reinterpret_cast<BlockScale*>(at + plan.x_bytes);
-  a.offset = spec.dtype == DType::kQ8_0 ? 128 : 8;
+  a.offset = OffsetOf(spec.dtype);
   const int64_t begin = part.m0 * a.pieces_per_row;
   const int64_t end = (part.m1 == a.rows ? plan.x_rows : part.m1) * a.pieces_per_row;  // with the padding rows
   const bool together = plan.shared_x && part.across > 1;
   const Share share = together ? Split(end - begin, 1, {part.index, part.across, nullptr}) : Share{0, end - begin};
   if (part.m0 < part.m1) {
-    (plan.path == Path::kBlockI8 ? kernels.quantize : kernels.to_bf16)(a, begin + share.begin, begin + share.end);
+    (IsI8(plan.path) ? kernels.quantize : kernels.to_bf16)(a, begin + share.begin, begin + share.end);
   }
   if (together) team.Barrier();
   return {at, a.scales};
 }
 
-LinearKernels::Dequantize DequantizeFor(const LinearKernels& kernels, DType dtype) {
-  return dtype == DType::kQ8_0   ? kernels.dequantize_q8_0
-         : dtype == DType::kQ4_0 ? kernels.dequantize_q4_0
-                                 : kernels.dequantize_q4_1;
+const BlockKernels& BlockKernelsFor(const LinearKernels& kernels, DType dtype) {
+  return *std::find_if(kernels.blocks, kernels.blocks + kernels.block_count,
+                       [&](const BlockKernels& b) { return b.dtype == dtype; });
 }
 
 LinearKernels::Gemm GemmFor(const LinearKernels& kernels, Path path, DType dtype) {
   if (path == Path::kBf16Dot) return kernels.bf16_dot;
-  switch (dtype) {
-    case DType::kF32:
-      return kernels.f32;
-    case DType::kF16:
-      return kernels.f16;
-    case DType::kBF16:
-      return kernels.bf16;
-    case DType::kQ8_0:
-      return kernels.q8_0;
-    case DType::kQ4_0:
-      return kernels.q4_0;
-    default:
-      return kernels.q4_1;
-  }
+  if (path == Path::kBlockRow) return BlockKernelsFor(kernels, dtype).few;
+  if (path == Path::kBlockI8) return BlockKernelsFor(kernels, dtype).many;
+  return dtype == DType::kF32 ? kernels.f32 : dtype == DType::kF16 ? kernels.f16 : kernels.bf16;
 }
 
 int PanelsAt(const WeightSpec& spec, int64_t n) {
@@ -211,7 +207,7 @@ int PanelsAt(const WeightSpec& spec, int64_t n) {
 
 // Block weights in f32: 64 rows x kChunkCols columns at a time pass through `chunk`.
 void BlockF32(const LinearKernels& kernels, const WeightSpec& spec, const GemmArgs& a, float* chunk) {
-  const auto dequantize = DequantizeFor(kernels, spec.dtype);
+  const auto dequantize = BlockKernelsFor(kernels, spec.dtype).dequantize;
   for (int64_t n = a.n0; n < a.n1; n += kPanelRows) {
     for (int64_t k = 0; k < spec.cols; k += kChunkCols) {
       const int64_t count = std::min(kChunkCols, spec.cols - k);
@@ -256,11 +252,11 @@ void Onednn(const LinearKernels& kernels, const WeightSpec& spec, const Plan& pl
     if (plan.path == Path::kBlockOnednn) {
       w = scratch;
       std::byte* to = scratch;
+      const auto dequantize = BlockKernelsFor(kernels, spec.dtype).dequantize;
       for (int64_t p = n; p < n + count; p += kPanelRows) {
         for (int64_t k = 0; k < plan.x_cols; k += kChunkCols) {
           const int64_t cols = std::min(kChunkCols, plan.x_cols - k);
-          DequantizeFor(kernels, spec.dtype)(a.w + p / kBlockRows * a.panel_bytes, a.panel_bytes, PanelsAt(spec, p), k,
-                                             cols, chunk);
+          dequantize(a.w + p / kBlockRows * a.panel_bytes, a.panel_bytes, PanelsAt(spec, p), k, cols, chunk);
           kernels.panel_to_bf16(chunk, cols, to);
           to += cols * kPanelRows * 2;
         }
@@ -291,7 +287,7 @@ void LinearFor(const Isa& isa, const WeightSpec& spec, const View& x, const void
   const bool onednn = plan.path == Path::kBf16Onednn || plan.path == Path::kBlockOnednn;
 
   // Whole panels: half a panel is no forward stream, and took longer to read than a whole one.
-  const int64_t n_grain = plan.path == Path::kBlockI8 ? kBlockRows : kPanelRows;
+  const int64_t n_grain = IsI8(plan.path) ? kBlockRows : kPanelRows;
   const Part part = PartOf(m, onednn ? kOnednnRows : 1, spec.rows, n_grain, team);
   GemmArgs a;
   a.x = x.data;
@@ -318,6 +314,7 @@ void LinearFor(const Isa& isa, const WeightSpec& spec, const View& x, const void
   } else if (plan.path == Path::kBlockF32) {
     BlockF32(kernels, spec, a, reinterpret_cast<float*>(scratch));
   } else {
+    a.scratch = scratch;
     GemmFor(kernels, plan.path, spec.dtype)(a);
   }
 }
@@ -332,8 +329,7 @@ void Linear(const WeightSpec& spec, const View& x, const void* packed, const Vie
 }
 
 void PrefetchWeight(const WeightSpec& spec, int64_t m, const void* packed, int64_t bytes, const Team& team) {
-  const bool block = spec.dtype != DType::kF32 && spec.dtype != DType::kF16 && spec.dtype != DType::kBF16;
-  const int64_t panel_rows = block ? kBlockRows : kPanelRows;
+  const int64_t panel_rows = LayoutOf(spec.dtype).cols > 0 ? kBlockRows : kPanelRows;
   const Part part = PartOf(m, 1, spec.rows, panel_rows, team);
   const char* const first = static_cast<const char*>(packed) + part.n0 / panel_rows * PanelBytes(spec);
   const int64_t all = (part.n1 - part.n0 + panel_rows - 1) / panel_rows * PanelBytes(spec);

@@ -22,12 +22,13 @@
 
 namespace assay::cpu {
 
-// nullptr if this spec is supported, else why not: F32, F16, BF16, Q8_0, Q4_0, Q4_1.
+// nullptr if this spec is supported, else why not: F32, F16, BF16, GGUF's block types, I4_G128, I8.
 const char* WeightUnsupported(const WeightSpec& spec);
 size_t PackedWeightBytes(const WeightSpec& spec);
 constexpr size_t kWeightAlignment = 64;
-// src: row-major [rows, cols], block types as in GGUF. dst: PackedWeightBytes, kWeightAlignment-aligned.
-void PackWeight(const WeightSpec& spec, const void* src, void* dst, const Team& team);
+// src: row-major [rows, cols], block types as in files. scales: [rows] for I8, otherwise nullptr. dst:
+// PackedWeightBytes, kWeightAlignment-aligned.
+void PackWeight(const WeightSpec& spec, const void* src, const float* scales, void* dst, const Team& team);
 
 // ids [T] i32, y [T, K] f32; ids outside [0, rows) give zeros.
 void Embed(const WeightSpec& spec, const View& ids, const void* packed, const View& y, const Team& team);

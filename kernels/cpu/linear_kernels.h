@@ -6,12 +6,24 @@
 //   F32   panels of 64 rows: [K][64]
 //   F16   panels of 64 rows: [K][64]
 //   BF16  panels of 64 rows: [K/2][64][2], K padded to 32: oneDNN's BA16a64b2a, which AMX tiles load as they are
-//   Q8_0  panels of 32 rows x blocks of 64 columns: f16 scale[2][32], then u8 (q + 128) [2][8][32][4]
-//   Q4_0  the same with f16 scale[2][32], u8 [2][4][32][4]: low nibble columns 4i..4i+3, high nibble 16 further
-//   Q4_1  as Q4_0 with f16 scale[2][32], f16 min[2][32] in front
+//   Block types: panels of 32 rows x blocks of 64 columns (256 for K types, 128 for I4_G128); a block is a head and
+//   then a piece per 32 columns. In a piece, w[j][32][4] are j-th groups of 4 columns of each of the 32 rows.
+//           head                                       piece
+//   Q8_0    f16 d[2][32]                               u8 (q + 128) [8][32][4]
+//   Q4_0    f16 d[2][32]                               u8 n[4][32][4]: low nibble columns 4j..4j+3, high nibble 16
+//   further Q4_1    f16 d[2][32], f16 m[2][32]                 n Q5_0    as Q4_0                                    n,
+//   u8 h[32][4]: bit j of h[r][c] is bit 4 of column 4j + c Q5_1    as Q4_1                                    n, h
+//   Q4_K    f16 d[32], f16 m[32], u8 s[3][32][4]       n
+//   Q5_K    as Q4_K                                    n, h
+//   Q6_K    f16 d[32], i8 s[4][32][4] (16 columns each)  n, u8 h[2][32][4]: bits 2i, 2i + 1 of h[t][r][c] are bits 4, 5
+//                                                      of column 16t + 4i + c
+//   I4_G128 f16 d[32], f16 m[32]                       n
+//   I8      none; f32 scale[32] of the rows before the panel's first block      u8 (q + 128) [8][32][4]
+//   K types' 6-bit scales and mins of the 32 columns number i + 4t (i < 4, t < 2): s[t][r][i] has the low 4 bits of the
+//   scale and, above, of the min; bits 4t, 4t + 1 of s[2][r][i] are the upper 2 of the scale, the next two of the min.
 // A 64-byte load of a block type is thus 16 rows x 4 columns, what VNNI multiplies with 4 bytes of x, and two such
 // loads share them. (32 rows as two streams of 16 instead halved the bandwidth: the prefetchers lost them.)
-// Bytes per weight are those of GGUF (4, 2, 2, 1.0625, 0.5625, 0.625) but for the padding.
+// Bytes per weight are those of the file but for the padding.
 #pragma once
 
 #include <cstddef>
@@ -24,13 +36,68 @@ namespace assay::cpu {
 
 constexpr int kPanelRows = 64;  // F32, F16, BF16
 constexpr int kBlockRows = 32;  // block types
-constexpr int kBlockCols = 64;  // two blocks of 32
+constexpr int kBlockCols = 64;  // columns of block types are padded to it
+constexpr int kPieceCols = 32;
+
+// How a packed block of kBlockRows rows is laid out; all sizes are multiples of 64 bytes.
+struct BlockLayout {
+  int cols;  // 0: not a block type
+  int head_bytes;
+  int piece_bytes;
+  constexpr int bytes() const { return head_bytes + cols / kPieceCols * piece_bytes; }
+};
+constexpr BlockLayout LayoutOf(DType dtype) {
+  switch (dtype) {
+    case DType::kQ8_0:
+      return {64, 128, 1024};
+    case DType::kQ4_0:
+      return {64, 128, 512};
+    case DType::kQ4_1:
+      return {64, 256, 512};
+    case DType::kQ5_0:
+      return {64, 128, 640};
+    case DType::kQ5_1:
+      return {64, 256, 640};
+    case DType::kQ4_K:
+      return {256, 512, 512};
+    case DType::kQ5_K:
+      return {256, 512, 640};
+    case DType::kQ6_K:
+      return {256, 576, 768};
+    case DType::kI4_G128:
+      return {128, 128, 512};
+    case DType::kI8:
+      return {64, 0, 1024};
+    default:
+      return {0, 0, 0};
+  }
+}
+// What lies before the first block of a panel.
+constexpr int PanelHeadBytes(DType dtype) {
+  return dtype == DType::kI8 ? kBlockRows * 4 : 0;
+}
+// What is subtracted from the stored, unsigned quantity of types without a min.
+constexpr int OffsetOf(DType dtype) {
+  switch (dtype) {
+    case DType::kQ8_0:
+    case DType::kI8:
+      return 128;
+    case DType::kQ4_0:
+      return 8;
+    case DType::kQ5_0:
+      return 16;
+    case DType::kQ6_K:
+      return 32;
+    default:
+      return 0;
+  }
+}
 
 // What goes with 32 values of x, quantised to x = scale * q.
 struct BlockScale {
   float scale;
-  float sum;        // scale * (sum of q): for the mins of Q4_1
-  int32_t correct;  // -offset * (sum of q): undoes the offset of Q8_0 (128) and Q4_0 (8)
+  float sum;           // scale * (sum of q): for the mins
+  int32_t correct[2];  // -offset * (sum of q), of the first and the last 16: undoes OffsetOf
 };
 
 // y[m, n] (+)= sum over k in [0, k) of x[m, k] * w[n, k], for m in [m0, m1), n in [n0, n1).
@@ -46,7 +113,8 @@ struct GemmArgs {
   int64_t ldy = 0;
   int64_t m0 = 0, m1 = 0, n0 = 0, n1 = 0;  // n0 begins a panel
   int64_t k = 0;
-  bool accumulate = false;  // add to y, without bias
+  bool accumulate = false;       // add to y, without bias
+  std::byte* scratch = nullptr;  // kExpandedBytes, for BlockKernels::many
 };
 
 // Conversion of x in pieces of 32 columns; piece i is row i / pieces_per_row. Past k and past `rows` come zeros.
@@ -61,17 +129,26 @@ struct ConvertArgs {
   int32_t offset = 0;
 };
 
+// Columns of a block weight that are expanded to bytes and f32 scales at a time: with them 32 rows fit the L1 cache.
+constexpr int64_t kExpandedCols = 512;
+constexpr int64_t kExpandedBytes = kExpandedCols / kPieceCols * (1024 + 2 * kBlockRows * sizeof(float));
+
+// x is i8.
+struct BlockKernels {
+  DType dtype;
+  void (*few)(const GemmArgs&);   // unpacks in registers, again for every row of x
+  void (*many)(const GemmArgs&);  // unpacks into scratch, once
+  // Columns [k0, k0 + count) (multiples of 64) of the panels at w -> f32 [count][64]; one panel of two leaves zeros.
+  void (*dequantize)(const std::byte* w, int64_t panel_bytes, int panels, int64_t k0, int64_t count, float* out);
+};
+
 struct LinearKernels {
   using Gemm = void (*)(const GemmArgs&);
   using Convert = void (*)(const ConvertArgs&, int64_t begin, int64_t end);
-  // Columns [k0, k0 + count) (multiples of 64) of the block panels at w -> f32 [count][64]; one panel of two leaves
-  // zeros.
-  using Dequantize = void (*)(const std::byte* w, int64_t panel_bytes, int panels, int64_t k0, int64_t count,
-                              float* out);
-  Gemm f32, f16, bf16;    // x is f32
-  Gemm bf16_dot;          // x is bf16; nullptr without AVX-512 BF16
-  Gemm q8_0, q4_0, q4_1;  // x is i8
-  Dequantize dequantize_q8_0, dequantize_q4_0, dequantize_q4_1;
+  Gemm f32, f16, bf16;         // x is f32
+  Gemm bf16_dot;               // x is bf16; nullptr without AVX-512 BF16
+  const BlockKernels* blocks;  // block_count of them, one per dtype
+  int block_count;
   Convert to_bf16, quantize;
   void (*panel_to_bf16)(const float* panel, int64_t count, void* out);  // f32 [count][64] -> [count/2][64][2]
 };

@@ -260,8 +260,8 @@ template <class Format>
 void Gemm(const GemmArgs& a) {
   // With several tiles of x the weights are read again for each: keep what is read again inside the L2 cache.
   constexpr int64_t kChunkCols = 256 * 1024 / (kPanelRows * Format::kRowBytes / Format::kCols);
-  const int64_t rows = a.m1 - a.m0, tiles = (rows + kMaxTile - 1) / kMaxTile;
-  const int64_t chunk = tiles > 1 ? kChunkCols : a.k + 1;
+  // Chunks for a single tile as well: sums must not depend on how many rows a member of the team has.
+  const int64_t rows = a.m1 - a.m0, tiles = (rows + kMaxTile - 1) / kMaxTile, chunk = kChunkCols;
   for (int64_t n = a.n0; n < a.n1; n += kPanelRows) {
     const std::byte* const w = a.w + n / kPanelRows * a.panel_bytes;
     int64_t k0 = 0;
@@ -276,133 +276,7 @@ void Gemm(const GemmArgs& a) {
   }
 }
 
-// ---- Block types ----------------------------------------------------------------------------------------------
-
-struct Q8_0Format {
-  static constexpr bool kHasMin = false, kCorrect = !kSignedDot;
-  static constexpr int kScaleBytes = 128, kHalfBytes = 1024;  // of 64 columns x 32 rows; of 32 columns
-  static constexpr int kOffset = 128;
-  ASSAY_INLINE static VI Dot(VI acc, VI w, VI x) { return DotQ8(acc, w, x); }
-  // Vector v of the rows; out[j]: columns 4j..4j+3.
-  ASSAY_INLINE static void Unpack(const std::byte* half, int v, VI (&out)[8]) {
-#pragma GCC unroll 8
-    for (int j = 0; j < 8; ++j) out[j] = Load<VI>(half + j * 128 + v * kVectorBytes);
-  }
-};
-
-template <bool kMin>
-struct Q4Format {
-  static constexpr bool kHasMin = kMin, kCorrect = !kMin;
-  static constexpr int kScaleBytes = kMin ? 256 : 128, kHalfBytes = 512;
-  static constexpr int kOffset = 8;
-  ASSAY_INLINE static VI Dot(VI acc, VI w, VI x) { return Dot4(acc, w, x); }
-  ASSAY_INLINE static void Unpack(const std::byte* half, int v, VI (&out)[8]) {
-#pragma GCC unroll 4
-    for (int j = 0; j < 4; ++j) {
-      const VU q = Load<VU>(half + j * 128 + v * kVectorBytes);
-      out[j] = (VI)(q & 0x0f0f0f0f);
-      out[j + 4] = (VI)((q >> 4) & 0x0f0f0f0f);
-    }
-  }
-};
-
-constexpr int kBlockVectors = kBlockRows / kLanes;
-// Rows of x per tile, and vectors of weights that share what is loaded of x: as many as the registers hold.
-constexpr int kMaxBlockTile = kVectorBytes == 16 ? 2 : 4;
-constexpr int kGroup = kVectorBytes == 64 ? 2 : 1;
-
-template <class Format, int MR>
-void BlockTile(const GemmArgs& a, const std::byte* w, int64_t m, int64_t n) {
-  VF acc[MR][kBlockVectors] = {};
-  const int8_t* x = static_cast<const int8_t*>(a.x) + m * a.ldx;
-  const BlockScale* xs = a.xs + m * a.ldxs;
-  for (int64_t k = 0; k < a.k; k += kBlockCols, w += Format::kScaleBytes + 2 * Format::kHalfBytes) {
-#pragma GCC unroll 2
-    for (int half = 0; half < 2; ++half, x += 32, ++xs) {
-#pragma GCC unroll 8
-      for (int v = 0; v < kBlockVectors; v += kGroup) {
-        VI q[kGroup][8];
-        VF d[kGroup], lowest[kGroup];
-#pragma GCC unroll 2
-        for (int g = 0; g < kGroup; ++g) {
-          const std::byte* const scales = w + half * 64 + (v + g) * kLanes * 2;
-          Format::Unpack(w + Format::kScaleBytes + half * Format::kHalfBytes, v + g, q[g]);
-          d[g] = LoadF16(scales);
-          if constexpr (Format::kHasMin) lowest[g] = LoadF16(scales + 128);
-        }
-#pragma GCC unroll 8
-        for (int i = 0; i < MR; ++i) {
-          const BlockScale& s = xs[i * a.ldxs];
-          VI sum[kGroup] = {};
-#pragma GCC unroll 2
-          for (int g = 0; g < kGroup && Format::kCorrect; ++g) sum[g] += s.correct;
-#pragma GCC unroll 8
-          for (int j = 0; j < 8; ++j) {
-            const VI four = VI{} + LoadI32(x + i * a.ldx + j * 4);
-#pragma GCC unroll 2
-            for (int g = 0; g < kGroup; ++g) sum[g] = Format::Dot(sum[g], q[g][j], four);
-          }
-#pragma GCC unroll 2
-          for (int g = 0; g < kGroup; ++g) {
-            acc[i][v + g] += __builtin_convertvector(sum[g], VF) * (d[g] * s.scale);
-            if constexpr (Format::kHasMin) acc[i][v + g] += lowest[g] * s.sum;
-          }
-        }
-      }
-    }
-  }
-  Finish(a, m, n, false, acc);
-}
-
-template <class Format, int MR = kMaxBlockTile>
-void BlockTiles(int64_t mr, const GemmArgs& a, const std::byte* w, int64_t m, int64_t n) {
-  if (mr == MR) {
-    BlockTile<Format, MR>(a, w, m, n);
-  } else if constexpr (MR > 1) {
-    BlockTiles<Format, MR - 1>(mr, a, w, m, n);
-  }
-}
-
-template <class Format>
-void BlockGemm(const GemmArgs& a) {
-  const int64_t rows = a.m1 - a.m0, tiles = (rows + kMaxBlockTile - 1) / kMaxBlockTile;
-  for (int64_t n = a.n0; n < a.n1; n += kBlockRows) {
-    for (int64_t t = 0; t < tiles; ++t) {
-      const int64_t m = rows * t / tiles, end = rows * (t + 1) / tiles;
-      BlockTiles<Format>(end - m, a, a.w + n / kBlockRows * a.panel_bytes, a.m0 + m, n);
-    }
-  }
-}
-
-template <class Format>
-void Dequantize(const std::byte* w, int64_t panel_bytes, int panels, int64_t k0, int64_t count, float* out) {
-  constexpr int kBytes = Format::kScaleBytes + 2 * Format::kHalfBytes;
-  if (panels < kPanelRows / kBlockRows) std::memset(out, 0, count * kPanelRows * sizeof(float));
-  for (int p = 0; p < panels; ++p) {
-    const std::byte* block = w + p * panel_bytes + k0 / kBlockCols * kBytes;
-    float* to = out + p * kBlockRows;
-    for (int64_t k = 0; k < count; k += 32, to += 32 * kPanelRows) {
-      const int half = k / 32 % 2;
-      for (int v = 0; v < kBlockVectors; ++v) {
-        const std::byte* const scales = block + half * 64 + v * kLanes * 2;
-        const VF d = LoadF16(scales);
-        VF lowest = d * static_cast<float>(-Format::kOffset);
-        if constexpr (Format::kHasMin) lowest = LoadF16(scales + 128);
-        VI q[8];
-        Format::Unpack(block + Format::kScaleBytes + half * Format::kHalfBytes, v, q);
-#pragma GCC unroll 8
-        for (int j = 0; j < 8; ++j) {
-#pragma GCC unroll 4
-          for (int c = 0; c < 4; ++c) {
-            const VI byte = (VI)(((VU)q[j] >> (8 * c)) & 0xff);
-            Store(to + (j * 4 + c) * kPanelRows + v * kLanes, __builtin_convertvector(byte, VF) * d + lowest);
-          }
-        }
-      }
-      if (half == 1) block += kBytes;
-    }
-  }
-}
+#include "kernels/cpu/linear_blocks.inc"
 
 // ---- Conversion -----------------------------------------------------------------------------------------------
 
@@ -445,30 +319,31 @@ void QuantizePiece(const float* x, int32_t offset, int8_t* q, BlockScale* s) {
   const float most = __builtin_bit_cast(float, most_bits);
   const bool tiny = most < 1e-30f;  // the inverse would overflow
   const float inverse = tiny ? 0.0f : 127.0f / most;
-  VU total = {};  // unsigned: a NaN's digits may overflow
+  VU totals[2] = {};  // of the first and the last 16; unsigned: a NaN's digits may overflow
   for (int j = 0; j < 32; j += kLanes) {
     const VU i = (VU)(Load<VF>(x + j) * inverse + kMagic) - 0x4b400000u;
-    total += i;
+    totals[j / 16] += i;
     Store(q + j, __builtin_convertvector((VI)i, VQuarter));
   }
-  uint32_t sum = 0, terms[kLanes];
-  std::memcpy(terms, &total, sizeof(terms));
-  for (const uint32_t term : terms) sum += term;
+  uint32_t sums[2] = {}, terms[2 * kLanes];
+  std::memcpy(terms, totals, sizeof(terms));
+  for (int i = 0; i < 2 * kLanes; ++i) sums[i / kLanes] += terms[i];
   s->scale = tiny ? 0.0f : most / 127.0f;
-  s->sum = s->scale * static_cast<float>(static_cast<int32_t>(sum));
-  s->correct = static_cast<int32_t>(-static_cast<uint32_t>(offset) * sum);
+  s->sum = s->scale * static_cast<float>(static_cast<int32_t>(sums[0] + sums[1]));
+  for (int h = 0; h < 2; ++h) s->correct[h] = static_cast<int32_t>(-static_cast<uint32_t>(offset) * sums[h]);
 }
 
 void Quantize(const ConvertArgs& a, int64_t begin, int64_t end) {
   for (int64_t i = begin; i < end; ++i) {
-    const int64_t row = i / a.pieces_per_row, k = i % a.pieces_per_row * 32;
+    const int64_t row = i / a.pieces_per_row, k = i % a.pieces_per_row * 32, left = a.k - k;
     int8_t* const q = static_cast<int8_t*>(a.out) + i * 32;
-    if (k < a.k) {
-      QuantizePiece(a.x + row * a.ldx + k, a.offset, q, a.scales + i);
+    const float* const x = a.x + row * a.ldx + k;
+    if (left >= 32) {
+      QuantizePiece(x, a.offset, q, a.scales + i);
     } else {
-      std::memset(q, 0, 32);
-      a.scales[i].scale = a.scales[i].sum = 0;
-      a.scales[i].correct = 0;
+      float padded[32] = {};
+      if (left > 0) std::memcpy(padded, x, left * sizeof(float));
+      QuantizePiece(padded, a.offset, q, a.scales + i);
     }
   }
 }
@@ -493,12 +368,8 @@ const LinearKernels kKernels = {
 #else
     nullptr,
 #endif
-    BlockGemm<Q8_0Format>,
-    BlockGemm<Q4Format<false>>,
-    BlockGemm<Q4Format<true>>,
-    Dequantize<Q8_0Format>,
-    Dequantize<Q4Format<false>>,
-    Dequantize<Q4Format<true>>,
+    kBlocks,
+    sizeof(kBlocks) / sizeof(kBlocks[0]),
     ToBf16,
     Quantize,
     PanelToBf16,

@@ -61,11 +61,74 @@ uint16_t HalfOf(double v) {  // truncated; too small for a normal number: zero
   return (v < 0 ? 0x8000 : 0) | (e + 14) << 10 | (static_cast<int>(f * 2048) & 1023);
 }
 
+// Columns and bytes of a block in a file.
+std::pair<int, int> BlockOf(DType dtype) {
+  switch (dtype) {
+    case DType::kQ8_0:
+      return {32, 34};
+    case DType::kQ4_0:
+      return {32, 18};
+    case DType::kQ4_1:
+      return {32, 20};
+    case DType::kQ5_0:
+      return {32, 22};
+    case DType::kQ5_1:
+      return {32, 24};
+    case DType::kQ4_K:
+      return {256, 144};
+    case DType::kQ5_K:
+      return {256, 176};
+    case DType::kQ6_K:
+      return {256, 210};
+    case DType::kI4_G128:
+      return {128, 68};
+    default:
+      return {1, 0};
+  }
+}
+
+// Element i of a block, straight from the formulas of the ABI header.
+double BlockValue(DType dtype, const uint8_t* b, int i) {
+  const auto half = [&](int at) { return HalfValue(static_cast<uint16_t>(b[at] | b[at + 1] << 8)); };
+  const auto nibble = [&](int at, int n) { return i < n / 2 ? b[at + i] & 15 : b[at + i - n / 2] >> 4; };
+  switch (dtype) {
+    case DType::kQ8_0:
+      return half(0) * static_cast<int8_t>(b[2 + i]);
+    case DType::kQ4_0:
+      return half(0) * (nibble(2, 32) - 8);
+    case DType::kQ4_1:
+      return half(0) * nibble(4, 32) + half(2);
+    case DType::kQ5_0:
+      return half(0) * (nibble(6, 32) + (b[2 + i / 8] >> i % 8 & 1) * 16 - 16);
+    case DType::kQ5_1:
+      return half(0) * (nibble(8, 32) + (b[4 + i / 8] >> i % 8 & 1) * 16) + half(2);
+    case DType::kI4_G128:
+      return half(0) * nibble(4, 128) + half(2);
+    case DType::kQ6_K: {
+      const int n = i / 128, t = i / 32 % 4, l = i % 32;
+      const int byte = b[64 * n + 32 * (t % 2) + l];
+      const int q = (t < 2 ? byte & 15 : byte >> 4) + (b[128 + 32 * n + l] >> 2 * t & 3) * 16;
+      return half(208) * static_cast<int8_t>(b[192 + i / 16]) * (q - 32);
+    }
+    default: {  // Q4_K, Q5_K
+      const int j = i / 32;
+      const uint8_t* const s = b + 4;
+      const int scale = j < 4 ? s[j] & 63 : (s[j + 4] & 15) + (s[j - 4] >> 6) * 16;
+      const int min = j < 4 ? s[j + 4] & 63 : (s[j + 4] >> 4) + (s[j] >> 6) * 16;
+      const int byte = b[(dtype == DType::kQ5_K ? 48 : 16) + 32 * (j / 2) + i % 32];
+      int q = j % 2 == 0 ? byte & 15 : byte >> 4;
+      if (dtype == DType::kQ5_K) q += (b[16 + i % 32] >> j & 1) * 16;
+      return half(0) * scale * q - half(2) * min;
+    }
+  }
+}
+
 // A random weight: its bytes as in a file, and its values.
 struct Weight {
   WeightSpec spec;
   std::vector<uint8_t> bytes;
   std::vector<double> values;  // [rows, cols]
+  std::vector<float> scales;   // [rows], of I8
 
   Weight(const WeightSpec& s, uint32_t seed) : spec(s), rng(seed) {
     for (int64_t i = 0; i < s.rows * s.cols;) {
@@ -85,12 +148,20 @@ struct Weight {
           Put(h), values.push_back(std::bit_cast<float>(static_cast<uint32_t>(h) << 16)), ++i;
           break;
         }
+        case DType::kI8: {
+          if (i % s.cols == 0) scales.push_back(Random(0.5f, 1) / 128);
+          const int8_t q = static_cast<int8_t>(rng());
+          Put(q), values.push_back(static_cast<double>(scales.back()) * q), ++i;
+          break;
+        }
         default:
           PutBlock();
-          i += 32;
+          i += BlockOf(s.dtype).first;
       }
     }
   }
+
+  const float* RowScales() const { return scales.empty() ? nullptr : scales.data(); }
 
  private:
   template <class T>
@@ -99,18 +170,31 @@ struct Weight {
   }
   float Random(float low, float high) { return std::uniform_real_distribution<float>(low, high)(rng); }
   void PutBlock() {
-    const bool eight = spec.dtype == DType::kQ8_0;
-    const uint16_t d = HalfOf(Random(0.5f, 1) / (eight ? 128 : 8)), min = HalfOf(Random(-1, -0.5f));
-    Put(d);
-    if (spec.dtype == DType::kQ4_1) Put(min);
-    uint8_t q[32];
-    for (int i = 0; i < (eight ? 32 : 16); ++i) Put(q[i] = static_cast<uint8_t>(rng()));
-    for (int i = 0; i < 32; ++i) {
-      const int nibble = i < 16 ? q[i % 16] & 15 : q[i % 16] >> 4;
-      values.push_back(eight                        ? HalfValue(d) * static_cast<int8_t>(q[i])
-                       : spec.dtype == DType::kQ4_0 ? HalfValue(d) * (nibble - 8)
-                                                    : HalfValue(d) * nibble + HalfValue(min));
+    const auto& [cols, bytes] = BlockOf(spec.dtype);
+    const size_t at = this->bytes.size();
+    for (int i = 0; i < bytes; ++i) Put(static_cast<uint8_t>(rng()));
+    // Half-precision scales where the format has them: what random bits would be is beyond any tolerance.
+    const int levels = 1 << (spec.dtype == DType::kQ8_0 ? 7 : 3);
+    const auto scale = [&](size_t where, float low, float high) {
+      const uint16_t h = HalfOf(Random(low, high));
+      std::memcpy(&this->bytes[at + where], &h, 2);
+    };
+    switch (spec.dtype) {
+      case DType::kQ4_K:
+      case DType::kQ5_K:
+        scale(0, 0.5f / 1024, 1.0f / 1024);
+        scale(2, 0.5f / 128, 1.0f / 128);
+        break;
+      case DType::kQ6_K:
+        scale(208, 0.5f / 4096, 1.0f / 4096);
+        break;
+      default:
+        scale(0, 0.5f / levels, 1.0f / levels);
+        if (spec.dtype == DType::kQ4_1 || spec.dtype == DType::kQ5_1 || spec.dtype == DType::kI4_G128) {
+          scale(2, -1, -0.5f);
+        }
     }
+    for (int i = 0; i < cols; ++i) values.push_back(BlockValue(spec.dtype, &this->bytes[at], i));
   }
   std::mt19937 rng;
 };
@@ -154,7 +238,7 @@ class Product {
         x_(m == 0 ? 0 : (m - 1) * ldx_ + spec.cols),
         bias_(bias ? spec.rows : 0),
         want_(m * spec.rows) {
-    RunTeam(2, [&](const Team& t) { PackWeight(spec, weight_.bytes.data(), packed_.data, t); });
+    RunTeam(2, [&](const Team& t) { PackWeight(spec, weight_.bytes.data(), weight_.RowScales(), packed_.data, t); });
     std::mt19937 rng(5);
     std::uniform_real_distribution<float> uniform(-1, 1);
     for (float& v : x_) v = uniform(rng);
@@ -206,10 +290,16 @@ class Product {
 class LinearTest : public testing::TestWithParam<DType> {
  protected:
   static bool IsBlock() { return GetParam() >= DType::kQ8_0; }
+  // These numbers of columns; for block types, as many whole blocks.
+  static std::vector<int64_t> Columns(std::vector<int64_t> plain, std::vector<int64_t> blocks) {
+    if (!IsBlock()) return plain;
+    for (int64_t& n : blocks) n *= BlockOf(GetParam()).first;
+    return blocks;
+  }
 };
 
 TEST_P(LinearTest, OddSizesOnEveryInstructionSet) {
-  const auto cols = IsBlock() ? std::vector<int64_t>{32, 64, 96, 576} : std::vector<int64_t>{1, 7, 64, 172};
+  const auto cols = Columns({1, 7, 64, 172}, {1, 2, 3, BlockOf(GetParam()).first == 32 ? 18 : 5});
   const std::vector<Isa> levels = Levels();
   int count = 0;
   for (const int64_t n : {1, 15, 16, 17, 100}) {
@@ -228,9 +318,11 @@ TEST_P(LinearTest, OddSizesOnEveryInstructionSet) {
 
 // Sizes at which work is cut along rows and columns, x is shared, columns are chunked and oneDNN's tiles have tails.
 TEST_P(LinearTest, LargeSizesOnEveryInstructionSet) {
-  Product products[] = {{{GetParam(), DType::kNone, 130, 544}, 165, true, 0, 3},
-                        {{GetParam(), DType::kNone, 40, 2080}, 131, false, 1, 0},
-                        {{GetParam(), DType::kNone, 600, 544}, 40, true, 0, 0}};
+  const int64_t block = BlockOf(GetParam()).first;
+  const int64_t narrow = 512 + std::max<int64_t>(32, block), wide = 2048 + std::max<int64_t>(32, block);
+  Product products[] = {{{GetParam(), DType::kNone, 130, narrow}, 165, true, 0, 3},
+                        {{GetParam(), DType::kNone, 40, wide}, 131, false, 1, 0},
+                        {{GetParam(), DType::kNone, 600, narrow}, 40, true, 0, 0}};
   for (Product& product : products) {
     for (const Isa& isa : Levels()) {
       for (const DType compute : {DType::kNone, DType::kF32}) {
@@ -244,7 +336,7 @@ TEST_P(LinearTest, LargeSizesOnEveryInstructionSet) {
 // A workspace for many rows serves fewer rows.
 TEST_P(LinearTest, WorkspaceGrowsWithRows) {
   for (const Isa& isa : Levels()) {
-    for (const int64_t k : {32, 576, 4096}) {
+    for (const int64_t k : {256, 768, 4096}) {
       const WeightSpec spec{GetParam(), DType::kNone, 256, k};
       size_t previous = 0;
       for (int64_t m = 0; m < 600; ++m) {
@@ -258,13 +350,14 @@ TEST_P(LinearTest, WorkspaceGrowsWithRows) {
 
 TEST_P(LinearTest, NanInXReachesItsRowOnly) {
   for (const Isa& isa : Levels()) {
-    const WeightSpec spec{GetParam(), DType::kNone, 20, 64};
+    const WeightSpec spec{GetParam(), DType::kNone, 20, 256};
     const Weight w(spec, 3);
     const Memory packed(PackedWeightBytes(spec)), workspace(LinearWorkspaceFor(isa, spec, 2, 1));
-    PackWeight(spec, w.bytes.data(), packed.data, {});
-    std::vector<float> x(128, 0.5f), y(40);
-    x[70] = NAN;
-    LinearFor(isa, spec, Matrix(x.data(), 2, 64, 64), packed.data, {}, Matrix(y.data(), 2, 20, 20), workspace.data, {});
+    PackWeight(spec, w.bytes.data(), w.RowScales(), packed.data, {});
+    std::vector<float> x(512, 0.5f), y(40);
+    x[270] = NAN;
+    LinearFor(isa, spec, Matrix(x.data(), 2, 256, 256), packed.data, {}, Matrix(y.data(), 2, 20, 20), workspace.data,
+              {});
     for (int j = 0; j < 20; ++j) {
       EXPECT_FALSE(std::isnan(y[j])) << IsaName(isa);
       EXPECT_TRUE(std::isnan(y[20 + j])) << IsaName(isa);
@@ -273,12 +366,12 @@ TEST_P(LinearTest, NanInXReachesItsRowOnly) {
 }
 
 TEST_P(LinearTest, EmbedReadsRowsAndZeroesUnknownIds) {
-  for (const int64_t cols : IsBlock() ? std::vector<int64_t>{32, 96, 576} : std::vector<int64_t>{1, 33, 100}) {
+  for (const int64_t cols : Columns({1, 33, 100}, {1, 3, 4})) {
     for (const int threads : {1, 3}) {
       const WeightSpec spec{GetParam(), DType::kNone, 83, cols};
       const Weight w(spec, 11);
       const Memory packed(PackedWeightBytes(spec));
-      PackWeight(spec, w.bytes.data(), packed.data, {});
+      PackWeight(spec, w.bytes.data(), w.RowScales(), packed.data, {});
       std::vector<int32_t> ids = {82, 0, -1, 83, 17, 64, 15};
       const int64_t t = ids.size(), ldy = cols + 2;
       std::vector<float> y(t * ldy, 77.0f);
@@ -309,13 +402,28 @@ std::string DtypeName(const testing::TestParamInfo<DType>& info) {
       return "Q8_0";
     case DType::kQ4_0:
       return "Q4_0";
-    default:
+    case DType::kQ4_1:
       return "Q4_1";
+    case DType::kQ5_0:
+      return "Q5_0";
+    case DType::kQ5_1:
+      return "Q5_1";
+    case DType::kQ4_K:
+      return "Q4_K";
+    case DType::kQ5_K:
+      return "Q5_K";
+    case DType::kQ6_K:
+      return "Q6_K";
+    case DType::kI8:
+      return "I8";
+    default:
+      return "I4_G128";
   }
 }
 INSTANTIATE_TEST_SUITE_P(Dtypes, LinearTest,
                          testing::Values(DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0,
-                                         DType::kQ4_1),
+                                         DType::kQ4_1, DType::kQ5_0, DType::kQ5_1, DType::kQ4_K, DType::kQ5_K,
+                                         DType::kQ6_K, DType::kI4_G128, DType::kI8),
                          DtypeName);
 
 TEST(LinearSpec, SaysWhyAWeightIsUnsupported) {

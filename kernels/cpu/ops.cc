@@ -23,6 +23,7 @@ int64_t ElementBytes(DType dtype) {
     case DType::kI64:
       return 8;
     case DType::kU8:
+    case DType::kF8_E4M3:
       return 1;
     default:
       return 2;

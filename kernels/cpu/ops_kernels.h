@@ -11,12 +11,15 @@
 
 namespace assay::cpu {
 
-// Elements of 16-bit types, distinct so that loads and stores can be chosen by overload.
+// Elements of types of 16 and 8 bits, distinct so that loads and stores can be chosen by overload.
 struct BF16 {
   uint16_t bits;
 };
 struct F16 {
   uint16_t bits;
+};
+struct E4M3 {  // of KV caches only; loads make 480 of NaN
+  uint8_t bits;
 };
 
 struct MaxAt {

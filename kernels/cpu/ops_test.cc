@@ -30,6 +30,7 @@ size_t BytesOf(DType dtype) {
     case DType::kI32:
       return 4;
     case DType::kU8:
+    case DType::kF8_E4M3:
       return 1;
     default:
       return 2;
@@ -284,7 +285,7 @@ Cache NewCache(DType dtype, KvLayout layout, int64_t blocks, int64_t heads, int3
 
 TEST(Ops, KvWriteAndBlockCopy) {
   for (const int team_size : kTeamSizes) {
-    for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
+    for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16, DType::kF8_E4M3}) {
       for (const KvLayout layout : {KvLayout::kHND, KvLayout::kNHD}) {
         for (const int64_t dim : {20, 64}) {
           Cache cache = NewCache(dtype, layout, 6, 3, 8, dim);
@@ -366,7 +367,7 @@ void CheckAttention(const AttnCase& c, int team_size) {
 }
 
 TEST(Ops, Attention) {
-  constexpr DType kF32 = DType::kF32, kBF16 = DType::kBF16, kF16 = DType::kF16;
+  constexpr DType kF32 = DType::kF32, kBF16 = DType::kBF16, kF16 = DType::kF16, kE4M3 = DType::kF8_E4M3;
   constexpr KvLayout kHND = KvLayout::kHND, kNHD = KvLayout::kNHD;
   const AttnCase cases[] = {
       {"one key", kF32, kHND, 16, 1, 1, 64, {1}, {1}, 0, 0, 0},
@@ -375,6 +376,8 @@ TEST(Ops, Attention) {
       {"decode, group of 4, odd head size", kF32, kHND, 32, 2, 4, 20, {1, 1, 1}, {1, 64, 129}, 0, 0, 0},
       {"decode, group of 8, cut", kBF16, kNHD, 16, 2, 8, 128, {1, 1}, {2000, 515}, 0, 0, 0},
       {"decode, group of 7, cut, window", kBF16, kHND, 64, 2, 7, 64, {1, 1, 2}, {1500, 10, 700}, 1, 600, 0},
+      {"decode, e4m3, cut", kE4M3, kHND, 32, 2, 3, 64, {1, 1}, {900, 65}, 0, 0, 0},
+      {"prefill, e4m3, nhd, odd head size", kE4M3, kNHD, 16, 2, 4, 44, {70, 1, 33}, {70, 20, 100}, 3, 0, 0},
       {"decode, group of 24", kBF16, kHND, 16, 1, 24, 64, {1}, {333}, 0, 0, 0},
       {"prefill", kBF16, kHND, 32, 3, 3, 64, {97}, {97}, 0, 0, 0},
       {"prefill, f16, nhd, odd head size", kF16, kNHD, 16, 2, 4, 44, {70, 1, 33}, {70, 20, 100}, 3, 0, 0},

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Paged attention: the entry, and the kernels that run everywhere (any GPU, f32/bf16/f16 in any combination, head sizes
-// that are a multiple of 8 up to 256, blocks of the cache that are a multiple of 16).
+// Paged attention: the entry, and the kernels that run everywhere (any GPU, f32/bf16/f16 in any combination, caches in
+// e4m3 as well, head sizes that are a multiple of 8 up to 256, blocks of the cache that are a multiple of 16).
 //
-// Decode reads K and V once from memory straight into registers, 16 bytes a lane, four keys of each under way per group
-// of lanes; limited by memory bandwidth. Splits of the keys are combined by a second kernel, which reads
+// Decode reads K and V once from memory straight into registers, 16 bytes a lane (8 of e4m3), four keys of each under
+// way per group of lanes; limited by memory bandwidth. Splits of the keys are combined by a second kernel, which reads
 // splits * (dim + 2) floats for each row.
 // Prefill keeps a tile of 32 query rows and 32 keys or values in shared memory, in f32; limited by f32 arithmetic.
 // Nothing is rounded below f32. Not yet measured on a card.
@@ -21,26 +21,11 @@ constexpr int kThreads = 256;
 // Eight elements of a cache: what one lane takes of a key or value.
 template <class T>
 struct Octet {
-  static constexpr int kVectors = 8 * static_cast<int>(sizeof(T)) / 16;
-  uint4 raw[kVectors];
+  PackedElements<T, 8> raw;
 
-  __device__ __forceinline__ void Load(const T* address) {
-    GPU_UNROLL
-    for (int i = 0; i < kVectors; ++i) raw[i] = LoadVector(address + i * kVector<T>);
-  }
-  __device__ __forceinline__ void Clear() {
-    GPU_UNROLL
-    for (int i = 0; i < kVectors; ++i) raw[i] = make_uint4(0, 0, 0, 0);
-  }
-  __device__ __forceinline__ void Floats(float (&x)[8]) const {
-    GPU_UNROLL
-    for (int i = 0; i < kVectors; ++i) {
-      float part[kVector<T>];
-      Unpack<T>(raw[i], part);
-      GPU_UNROLL
-      for (int j = 0; j < kVector<T>; ++j) x[i * kVector<T> + j] = part[j];
-    }
-  }
+  __device__ __forceinline__ void Load(const T* address) { LoadPacked(address, raw); }
+  __device__ __forceinline__ void Clear() { raw = {}; }
+  __device__ __forceinline__ void Floats(float (&x)[8]) const { UnpackElements(raw, x); }
 };
 
 // ---- Decode
@@ -523,13 +508,13 @@ void AttnPaged(const View& q, const View& k_cache, const View& v_cache, const Vi
   }
   if (plan.prefill) {
     if (!PrefillLeaf(c, k_cache.dtype, k_cache.shape[0], queue)) {
-      WithElement(k_cache.dtype, [&](auto element) { PrefillPortable<decltype(element)>(c, queue); });
+      WithCacheElement(k_cache.dtype, [&](auto element) { PrefillPortable<decltype(element)>(c, queue); });
     }
     c.zero_unowned = false;
   }
   if (!plan.decode) return;
   if (!DecodeLeaf(c, k_cache.dtype, queue)) {
-    WithElement(k_cache.dtype, [&](auto element) { DecodePortable<decltype(element)>(c, queue); });
+    WithCacheElement(k_cache.dtype, [&](auto element) { DecodePortable<decltype(element)>(c, queue); });
   }
   if (c.splits > 1) Launch(CombineKernel, Grid(q.shape[1], c.sequences), dim3(kCombineThreads), 0, queue.stream, c);
 }

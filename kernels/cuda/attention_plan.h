@@ -69,13 +69,14 @@ ATTN_HOST_DEVICE inline KeyRange SplitKeys(KeyRange range, int split, int splits
   return {begin, end < range.end ? end : range.end};
 }
 
-// Where 16-byte chunk `chunk` of a key of kDim elements of 16 bits lies in a tile in shared memory, so that eight keys'
-// chunks, which lanes read or write at once, fall into different banks. In elements.
-template <int kDim>
+// Where 16-byte chunk `chunk` of a key of kBytes bytes lies in a tile in shared memory, so that eight keys' chunks,
+// which lanes read or write at once, fall into different banks. In bytes.
+template <int kBytes>
 ATTN_HOST_DEVICE constexpr int TileAt(int key, int chunk) {
-  static_assert(kDim % 32 == 0, "rows begin in one place of the banks, or in two");
-  // Rows of an odd number of 64 bytes alternate between the two, and have chunks in fours.
-  return key * kDim + (kDim % 64 == 0 ? chunk ^ (key & 7) : chunk ^ (key >> 1 & 3)) * 8;
+  static_assert(kBytes % 32 == 0, "rows begin in one place of the banks, in two or in four");
+  // Rows of an odd number of 64 bytes alternate between two places, and have chunks in fours; of 32, four and in twos.
+  const int swap = kBytes % 128 == 0 ? key & 7 : kBytes % 64 == 0 ? key >> 1 & 3 : key >> 2 & 1;
+  return key * kBytes + (chunk ^ swap) * 16;
 }
 
 }  // namespace assay::gpu

@@ -117,9 +117,11 @@ void ExpectConflictFree(int rows, int chunks, const At& at) {
 }
 
 TEST(AttentionPlan, TilesAreFreeOfBankConflicts) {
-  ExpectConflictFree(16, 8, [](int key, int chunk) { return 2 * TileAt<64>(key, chunk); });
-  ExpectConflictFree(16, 12, [](int key, int chunk) { return 2 * TileAt<96>(key, chunk); });
-  ExpectConflictFree(16, 16, [](int key, int chunk) { return 2 * TileAt<128>(key, chunk); });
+  ExpectConflictFree(16, 4, TileAt<64>);
+  ExpectConflictFree(16, 6, TileAt<96>);
+  ExpectConflictFree(16, 8, TileAt<128>);
+  ExpectConflictFree(16, 12, TileAt<192>);
+  ExpectConflictFree(16, 16, TileAt<256>);
   ExpectConflictFree(16, 8, [](int row, int chunk) { return PanelAt(row, chunk); });
 }
 

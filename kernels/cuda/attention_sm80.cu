@@ -1,21 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
-// Paged attention on tensor cores by mma.sync m16n8k16 (compute capability 8.0 and later), for caches in bf16 or f16,
-// queries in the same dtype or, with bf16 caches, in f32 (rounded to bf16), head sizes 64, 96 and 128, both layouts,
-// windows and soft caps. Rows are those of attention_plan.h: all query heads of one KV head in one tile.
+// Paged attention on tensor cores by mma.sync m16n8k16 (compute capability 8.0 and later), for caches in bf16, f16 or
+// e4m3, queries in the same 16 bits (bf16 with e4m3) or, but for f16 caches, in f32 (rounded to bf16), head sizes 64,
+// 96 and 128, both layouts, windows and soft caps. Rows are those of attention_plan.h: all query heads of one KV head
+// in one tile.
 //
 // Decode (also on later cards): bytes moved are K and V once; limited by memory bandwidth. Each of a block's four warps
 // has a ring of its own, 24 KiB in shared memory, into which it copies 16 keys and their values at a time, past the
 // registers; no barrier but the warp's own in the loop. Two blocks lie on a processor of 8.0, 9.0 and 10.0: up to 128
 // KiB are under way, while some 25 suffice to cover the latency at an H100's rate. 16 rows of a tile for 4 heads waste
-// tensor work that costs nothing here: a tenth of the time that the bytes take.
+// tensor work that costs nothing here: a tenth of the time that the bytes take. Keys and values in e4m3 become bf16 in
+// registers, where their bytes lie as ldmatrix leaves them: queries and sums have their columns in that order.
 // Prefill: limited by the tensor cores; a block has 64 rows, 16 a warp with queries and sums in registers, and takes 64
 // keys at a time. K and V have one buffer each: values arrive during the scores, the next keys during the sums, and the
-// other blocks of the processor (two or three, as their registers allow) fill the rest. Not yet measured on a card.
+// other blocks of the processor (two or three, as their registers allow) fill the rest. e4m3 arrives in a third buffer;
+// each thread makes bf16 of what it copied. Not yet measured on a card.
 #include "kernels/cuda/gpu.h"
 
 #if GPU_HAS_SM80
 
+#include <type_traits>
+
 #include "kernels/cuda/attention_softmax.h"
+#include "kernels/cuda/pair_sm80.h"
 
 namespace assay::gpu {
 namespace {
@@ -34,14 +40,22 @@ struct Pages {
   }
 };
 
+// A chunk of 16 bytes in a tile of keys or values.
+template <class Kv>
+constexpr int kChunk = 16 / static_cast<int>(sizeof(Kv));  // elements
+template <int kDim, class Kv>
+__device__ __forceinline__ Kv* ChunkOf(Kv* tile, int key, int chunk) {
+  return tile + TileAt<kDim* static_cast<int>(sizeof(Kv))>(key, chunk) / static_cast<int>(sizeof(Kv));
+}
+
 // Begins to copy kKeys keys or values from position `first` on into a tile, group `page` of `pages` and those that
 // follow; zeros for positions outside `valid`.
-template <class T, int kDim, int kKeys, int kThreads>
+template <class Kv, int kDim, int kKeys, int kThreads>
 __device__ __forceinline__ void CopyTile(const CacheView& view, int kv_head, Pages pages, int page, int first,
-                                         KeyRange valid, T* tile, int thread) {
-  constexpr int kChunks = kDim / 8;
+                                         KeyRange valid, Kv* tile, int thread) {
+  constexpr int kChunks = kDim / kChunk<Kv>;
   static_assert(kKeys * kChunks % kThreads == 0, "all threads copy alike");
-  const T* base = static_cast<const T*>(view.data) + kv_head * view.head;
+  const Kv* base = static_cast<const Kv*>(view.data) + kv_head * view.head;
 #if !defined(ASSAY_GPU_EMULATED)
 #pragma unroll 2  // wholly, the addresses would take registers that the sums need
 #endif
@@ -49,8 +63,23 @@ __device__ __forceinline__ void CopyTile(const CacheView& view, int kv_head, Pag
     const int key = (i * kThreads + thread) / kChunks, chunk = (i * kThreads + thread) % kChunks;
     const int64_t block = Shuffle(pages.block, page + key / kGroupKeys);
     const int slot = Shuffle(pages.slot, page + key / kGroupKeys) + key % kGroupKeys;
-    CopyAsync16(tile + TileAt<kDim>(key, chunk), base + block * view.block + slot * view.position + chunk * 8,
+    CopyAsync16(ChunkOf<kDim>(tile, key, chunk), base + block * view.block + slot * view.position + chunk * kChunk<Kv>,
                 first + key >= valid.begin && first + key < valid.end);
+  }
+}
+
+// What this thread copied with CopyTile, as bf16.
+template <int kDim, int kKeys, int kThreads>
+__device__ __forceinline__ void WidenTile(const E4m3* raw, Bf16* tile, int thread) {
+  constexpr int kChunks = kDim / kChunk<E4m3>;
+  GPU_UNROLL
+  for (int i = 0; i < kKeys * kChunks / kThreads; ++i) {
+    const int key = (i * kThreads + thread) / kChunks, chunk = (i * kThreads + thread) % kChunks;
+    const uint4 v = LoadVector(ChunkOf<kDim>(raw, key, chunk));
+    StoreVector(ChunkOf<kDim>(tile, key, 2 * chunk), make_uint4(E4m3Pair(v.x, kBytes01), E4m3Pair(v.x, kBytes23),
+                                                                E4m3Pair(v.y, kBytes01), E4m3Pair(v.y, kBytes23)));
+    StoreVector(ChunkOf<kDim>(tile, key, 2 * chunk + 1), make_uint4(E4m3Pair(v.z, kBytes01), E4m3Pair(v.z, kBytes23),
+                                                                    E4m3Pair(v.w, kBytes01), E4m3Pair(v.w, kBytes23)));
   }
 }
 
@@ -61,9 +90,12 @@ __device__ __forceinline__ void Multiply(float (&c)[4], const uint32_t (&a)[4], 
   MmaF16(c, a, b);
 }
 
-// A warp's 16 rows: lane 4 * g + t has rows g and g + 8; of queries as mma's A, of sums as its C.
-template <class T, int kDim>
+// A warp's 16 rows: lane 4 * g + t has rows g and g + 8; of queries as mma's A, of sums as its C. Of every 16 columns,
+// those of mma are others where keys and values lie in e4m3: a matrix of ldmatrix has 16 of them, two an element, so
+// that a lane has four neighbours.
+template <class T, class Kv, int kDim>
 struct Rows {
+  static constexpr bool kBytes = sizeof(Kv) == 1;
   uint32_t q[kDim / 16][4];
   float sum[kDim / 8][4];
   SoftmaxRows softmax;
@@ -75,19 +107,20 @@ struct Rows {
     GPU_UNROLL
     for (int i = 0; i < 2; ++i) {
       const int row = first + lane / 4 + 8 * i;
-      at[i] = RowAt(c, s, kv_head, row < last ? row : last, c.q_row, c.q_head) + lane % 4 * 2;
+      at[i] = RowAt(c, s, kv_head, row < last ? row : last, c.q_row, c.q_head) + lane % 4 * (kBytes ? 4 : 2);
     }
+    constexpr int kNext = kBytes ? 2 : 8;  // from a lane's first two columns to its others
     if (c.q_dtype == DType::kF32) {
       GPU_UNROLL
       for (int j = 0; j < kDim / 4; ++j) {
-        const float* from = static_cast<const float*>(c.q) + at[j % 2] + j / 4 * 16 + j % 4 / 2 * 8;
+        const float* from = static_cast<const float*>(c.q) + at[j % 2] + j / 4 * 16 + j % 4 / 2 * kNext;
         const float2 pair = *reinterpret_cast<const float2*>(from);
         q[j / 4][j % 4] = PackPair(pair.x, pair.y, T{});
       }
     } else {
       GPU_UNROLL
       for (int j = 0; j < kDim / 4; ++j) {
-        const T* from = static_cast<const T*>(c.q) + at[j % 2] + j / 4 * 16 + j % 4 / 2 * 8;
+        const T* from = static_cast<const T*>(c.q) + at[j % 2] + j / 4 * 16 + j % 4 / 2 * kNext;
         q[j / 4][j % 4] = *reinterpret_cast<const uint32_t*>(from);
       }
     }
@@ -96,20 +129,33 @@ struct Rows {
     for (int i = 0; i < kDim / 2; ++i) sum[i / 4][i % 4] = 0;
   }
 
+  // The column of sum[n][2 * i + j], of row i.
+  __device__ __forceinline__ static int Column(int lane, int n, int j) {
+    return kBytes ? n / 2 * 16 + lane % 4 * 4 + 2 * j + n % 2 : n * 8 + lane % 4 * 2 + j;
+  }
+
   // score = q . k for a tile of kKeys keys.
   template <int kKeys>
-  __device__ __forceinline__ void Scores(const T* keys, int lane, float (&score)[kKeys / 8][4]) const {
+  __device__ __forceinline__ void Scores(const Kv* keys, int lane, float (&score)[kKeys / 8][4]) const {
     GPU_UNROLL
     for (int i = 0; i < kKeys / 2; ++i) score[i / 4][i % 4] = 0;
     const int matrix = lane / 8;
     GPU_UNROLL
-    for (int k = 0; k < kDim / 16; ++k) {
+    for (int k = 0; k < kDim / (2 * kChunk<Kv>); ++k) {
       GPU_UNROLL
       for (int n = 0; n < kKeys / 16; ++n) {
         uint32_t r[4];
-        LoadMatrices<false>(r, keys + TileAt<kDim>(n * 16 + matrix / 2 * 8 + lane % 8, k * 2 + matrix % 2));
-        Multiply(score[2 * n], q[k], {r[0], r[1]}, T{});
-        Multiply(score[2 * n + 1], q[k], {r[2], r[3]}, T{});
+        LoadMatrices<false>(r, ChunkOf<kDim>(keys, n * 16 + matrix / 2 * 8 + lane % 8, k * 2 + matrix % 2));
+        if constexpr (kBytes) {
+          GPU_UNROLL
+          for (int i = 0; i < 4; ++i) {
+            const uint32_t pairs[2] = {E4m3Pair(r[i], kBytes01), E4m3Pair(r[i], kBytes23)};
+            Multiply(score[2 * n + i / 2], q[2 * k + i % 2], pairs, T{});
+          }
+        } else {
+          Multiply(score[2 * n], q[k], {r[0], r[1]}, T{});
+          Multiply(score[2 * n + 1], q[k], {r[2], r[3]}, T{});
+        }
       }
     }
   }
@@ -125,16 +171,25 @@ struct Rows {
   }
 
   template <int kKeys>
-  __device__ __forceinline__ void Add(const T* values, int lane, const uint32_t (&weight)[kKeys / 16][4]) {
+  __device__ __forceinline__ void Add(const Kv* values, int lane, const uint32_t (&weight)[kKeys / 16][4]) {
     const int matrix = lane / 8;
     GPU_UNROLL
     for (int k = 0; k < kKeys / 16; ++k) {
       GPU_UNROLL
-      for (int n = 0; n < kDim / 16; ++n) {
+      for (int n = 0; n < kDim / (2 * kChunk<Kv>); ++n) {
         uint32_t r[4];
-        LoadMatrices<true>(r, values + TileAt<kDim>(k * 16 + matrix % 2 * 8 + lane % 8, n * 2 + matrix / 2));
-        Multiply(sum[2 * n], weight[k], {r[0], r[1]}, T{});
-        Multiply(sum[2 * n + 1], weight[k], {r[2], r[3]}, T{});
+        LoadMatrices<true>(r, ChunkOf<kDim>(values, k * 16 + matrix % 2 * 8 + lane % 8, n * 2 + matrix / 2));
+        if constexpr (kBytes) {  // in a register: two neighbouring columns of a key, then of the next
+          GPU_UNROLL
+          for (int i = 0; i < 4; ++i) {
+            const uint32_t which = i % 2 == 0 ? kBytes02 : kBytes13;
+            const uint32_t pairs[2] = {E4m3Pair(r[i / 2 * 2], which), E4m3Pair(r[i / 2 * 2 + 1], which)};
+            Multiply(sum[4 * n + i], weight[k], pairs, T{});
+          }
+        } else {
+          Multiply(sum[2 * n], weight[k], {r[0], r[1]}, T{});
+          Multiply(sum[2 * n + 1], weight[k], {r[2], r[3]}, T{});
+        }
       }
     }
   }
@@ -145,8 +200,8 @@ struct Rows {
 constexpr int kDecodeWarps = 4;
 constexpr int kRingBytes = 24 << 10;  // a warp's
 
-template <int kDim>
-constexpr int kStages = kRingBytes / (2 * kGroupKeys * kDim * 2);
+template <class Kv, int kDim>
+constexpr int kStages = kRingBytes / (2 * kGroupKeys * kDim * static_cast<int>(sizeof(Kv)));
 
 // What the warps leave for each other at the end, in the memory of their rings.
 template <int kDim>
@@ -155,16 +210,16 @@ struct WarpSums {
   float max[16], total[16];
 };
 
-template <class T, int kDim>
-__device__ __forceinline__ void LeaveSums(const Rows<T, kDim>& rows, int lane, WarpSums<kDim>* to) {
+template <class Rows, int kDim>
+__device__ __forceinline__ void LeaveSums(const Rows& rows, int lane, WarpSums<kDim>* to) {
   GPU_UNROLL
   for (int i = 0; i < 2; ++i) {
     const int row = lane / 4 + 8 * i;
     const float total = rows.softmax.Total(i);
     GPU_UNROLL
     for (int n = 0; n < kDim / 8; ++n) {
-      to->sum[row][n * 8 + lane % 4 * 2] = rows.sum[n][2 * i];
-      to->sum[row][n * 8 + lane % 4 * 2 + 1] = rows.sum[n][2 * i + 1];
+      GPU_UNROLL
+      for (int j = 0; j < 2; ++j) to->sum[row][Rows::Column(lane, n, j)] = rows.sum[n][2 * i + j];
     }
     if (lane % 4 == 0) {
       to->max[row] = rows.softmax.max[i];
@@ -200,9 +255,9 @@ __device__ __forceinline__ void WriteSums(const AttnCall& c, const Sequence& s, 
 }
 
 // A warp's share of the keys [keys.begin, keys.end): every fourth group of 16.
-template <class T, int kDim>
+template <class T, class Kv, int kDim>
 __device__ __forceinline__ void DecodeGroups(const AttnCall& c, const Sequence& s, int kv_head, KeyRange keys, int warp,
-                                             int lane, T* ring, Rows<T, kDim>& rows) {
+                                             int lane, Kv* ring, Rows<T, Kv, kDim>& rows) {
   constexpr int kTileElements = kGroupKeys * kDim, kApart = kDecodeWarps * kGroupKeys;
   const int base = keys.begin / kGroupKeys * kGroupKeys + warp * kGroupKeys;
   const int groups = keys.end > base ? (keys.end - base + kApart - 1) / kApart : 0;
@@ -210,19 +265,19 @@ __device__ __forceinline__ void DecodeGroups(const AttnCall& c, const Sequence& 
   const auto copy = [&](int i) {
     if (i % kWarp == 0) pages.Find(c, s, base + (i + lane) * kApart, keys.end);
     if (i < groups) {
-      T* stage = ring + i % kStages<kDim> * 2 * kTileElements;
+      Kv* stage = ring + i % kStages<Kv, kDim> * 2 * kTileElements;
       const int first = base + i * kApart;
-      CopyTile<T, kDim, kGroupKeys, kWarp>(c.k, kv_head, pages, i % kWarp, first, keys, stage, lane);
-      CopyTile<T, kDim, kGroupKeys, kWarp>(c.v, kv_head, pages, i % kWarp, first, keys, stage + kTileElements, lane);
+      CopyTile<Kv, kDim, kGroupKeys, kWarp>(c.k, kv_head, pages, i % kWarp, first, keys, stage, lane);
+      CopyTile<Kv, kDim, kGroupKeys, kWarp>(c.v, kv_head, pages, i % kWarp, first, keys, stage + kTileElements, lane);
     }
     CommitCopies();
   };
-  for (int i = 1 - kStages<kDim>; i < groups; ++i) {
-    if (i >= 0) WaitCopies<kStages<kDim> - 2>();
+  for (int i = 1 - kStages<Kv, kDim>; i < groups; ++i) {
+    if (i >= 0) WaitCopies<kStages<Kv, kDim> - 2>();
     SyncWarp();  // the others' copies have arrived, and they have read the stage that is written next
-    copy(i + kStages<kDim> - 1);
+    copy(i + kStages<Kv, kDim> - 1);
     if (i < 0) continue;  // the ring is being filled
-    const T* stage = ring + i % kStages<kDim> * 2 * kTileElements;
+    const Kv* stage = ring + i % kStages<Kv, kDim> * 2 * kTileElements;
     float score[2][4];
     uint32_t weight[1][4];
     rows.template Scores<kGroupKeys>(stage, lane, score);
@@ -233,7 +288,7 @@ __device__ __forceinline__ void DecodeGroups(const AttnCall& c, const Sequence& 
 }
 
 // Block (split, KV head, sequence).
-template <class T, int kDim>
+template <class T, class Kv, int kDim>
 __global__ void __launch_bounds__(kDecodeWarps* kWarp, 2) DecodeKernel(AttnCall c) {
   WaitForPrevious();
   StartNext();
@@ -246,14 +301,15 @@ __global__ void __launch_bounds__(kDecodeWarps* kWarp, 2) DecodeKernel(AttnCall 
   if (split >= active) return;
   const KeyRange keys = SplitKeys(range, split, c.splits);
   const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = static_cast<int>(threadIdx.x) % kWarp;
-  T* rings = DynamicShared<T>();
+  Kv* rings = DynamicShared<Kv>();
   auto* sums = DynamicShared<WarpSums<kDim>>();
   static_assert(sizeof(WarpSums<kDim>) <= kRingBytes, "the sums lie where the rings were");
 
   for (int first = 0; first < s.queries * c.group; first += 16) {
-    Rows<T, kDim> rows;
+    Rows<T, Kv, kDim> rows;
     rows.Begin(c, s, kv_head, first, lane);
-    DecodeGroups<T, kDim>(c, s, kv_head, keys, warp, lane, rings + warp * (kRingBytes / 2), rows);
+    constexpr int kRing = kRingBytes / static_cast<int>(sizeof(Kv));
+    DecodeGroups<T, Kv, kDim>(c, s, kv_head, keys, warp, lane, rings + warp * kRing, rows);
     __syncthreads();
     LeaveSums(rows, lane, sums + warp);
     __syncthreads();
@@ -270,7 +326,7 @@ constexpr int kPrefillKeys = 64;
 constexpr int kPrefillThreads = kPrefillWarps * kWarp;
 
 // Block (tile of query rows, KV head).
-template <class T, int kDim>
+template <class T, class Kv, int kDim>
 __global__ void __launch_bounds__(kPrefillThreads, kDim == 64 ? 3 : 2) PrefillKernel(AttnCall c) {
   WaitForPrevious();
   StartNext();
@@ -289,30 +345,36 @@ __global__ void __launch_bounds__(kPrefillThreads, kDim == 64 ? 3 : 2) PrefillKe
 
   T* k_tile = DynamicShared<T>();
   T* v_tile = k_tile + kPrefillKeys * kDim;
-  Rows<T, kDim> rows;
+  auto* raw = reinterpret_cast<Kv*>(v_tile + kPrefillKeys * kDim);
+  Rows<T, T, kDim> rows;
   rows.Begin(c, s, kv_head, tile.first + thread / kWarp * 16, lane);
   const int begin = keys.begin / kPrefillKeys * kPrefillKeys;
   constexpr int kGroups = kPrefillKeys / kGroupKeys;
   Pages pages;
   const auto copy = [&](const CacheView& view, int first, T* to) {
     const int page = (first - begin) / kGroupKeys % kWarp;
-    CopyTile<T, kDim, kPrefillKeys, kPrefillThreads>(view, kv_head, pages, page, first, keys, to, thread);
+    Kv* into = raw;
+    if constexpr (std::is_same_v<T, Kv>) into = to;
+    CopyTile<Kv, kDim, kPrefillKeys, kPrefillThreads>(view, kv_head, pages, page, first, keys, into, thread);
     CommitCopies();
+  };
+  const auto arrive = [&](T* to) {
+    WaitCopies<0>();
+    if constexpr (!std::is_same_v<T, Kv>) WidenTile<kDim, kPrefillKeys, kPrefillThreads>(raw, to, thread);
+    __syncthreads();
   };
   static_assert(kWarp % kGroups == 0, "a tile's groups are found together");
   pages.Find(c, s, begin + lane * kGroupKeys, keys.end);
   copy(c.k, begin, k_tile);
   for (int first = begin; first < keys.end; first += kPrefillKeys) {
-    WaitCopies<0>();
-    __syncthreads();  // the keys are there, and the last values have been read
+    arrive(k_tile);  // and the last values have been read
     copy(c.v, first, v_tile);
     float score[kPrefillKeys / 8][4];
     uint32_t weight[kPrefillKeys / 16][4];
     rows.template Scores<kPrefillKeys>(k_tile, lane, score);
     const bool all_visible = first >= common_begin && first >= keys.begin && first + kPrefillKeys <= common_end;
     rows.template Weigh<kPrefillKeys>(c, lane, first, keys, all_visible, score, weight);
-    WaitCopies<0>();
-    __syncthreads();  // the values are there, and the keys have been read
+    arrive(v_tile);  // and the keys have been read
     const int next = first + kPrefillKeys;
     if (next < keys.end) {
       if ((next - begin) / kGroupKeys % kWarp == 0) pages.Find(c, s, next + lane * kGroupKeys, keys.end);
@@ -337,48 +399,53 @@ __global__ void __launch_bounds__(kPrefillThreads, kDim == 64 ? 3 : 2) PrefillKe
 // ---- Launching
 
 bool Supported(const AttnCall& c, DType cache) {
-  return SixteenBits(c, cache) && (c.dim == 64 || c.dim == 96 || c.dim == 128);
+  return SixteenBits(c, cache == DType::kF8_E4M3 ? DType::kBF16 : cache) &&
+         (c.dim == 64 || c.dim == 96 || c.dim == 128);
 }
 
-// Calls f<T, kDim>() through a functor, for what Supported lets pass.
+// Calls f<T, Kv, kDim>() through a functor, for what Supported lets pass.
 template <class F>
 void WithTypes(const AttnCall& c, DType cache, const F& f) {
-  const auto with_dim = [&](auto element) {
+  const auto with_dim = [&](auto element, auto cached) {
     using T = decltype(element);
+    using Kv = decltype(cached);
     if (c.dim == 64) {
-      f.template operator()<T, 64>();
+      f.template operator()<T, Kv, 64>();
     } else if (c.dim == 96) {
-      f.template operator()<T, 96>();
+      f.template operator()<T, Kv, 96>();
     } else {
-      f.template operator()<T, 128>();
+      f.template operator()<T, Kv, 128>();
     }
   };
   if (cache == DType::kBF16) {
-    with_dim(Bf16{});
+    with_dim(Bf16{}, Bf16{});
+  } else if (cache == DType::kF16) {
+    with_dim(F16{}, F16{});
   } else {
-    with_dim(F16{});
+    with_dim(Bf16{}, E4m3{});
   }
 }
 
 struct LaunchDecode {
   const AttnCall& c;
   const Queue& queue;
-  template <class T, int kDim>
+  template <class T, class Kv, int kDim>
   void operator()() const {
     const dim3 grid(static_cast<unsigned>(c.splits), static_cast<unsigned>(c.kv_heads),
                     static_cast<unsigned>(c.sequences));
-    Launch(DecodeKernel<T, kDim>, grid, dim3(kDecodeWarps * kWarp), kDecodeWarps * kRingBytes, queue.stream, c);
+    Launch(DecodeKernel<T, Kv, kDim>, grid, dim3(kDecodeWarps * kWarp), kDecodeWarps * kRingBytes, queue.stream, c);
   }
 };
 
 struct LaunchPrefill {
   const AttnCall& c;
   const Queue& queue;
-  template <class T, int kDim>
+  template <class T, class Kv, int kDim>
   void operator()() const {
     const int64_t tiles = MaxQueryTiles(c.tokens, c.sequences, c.group, kPrefillRows);
     const dim3 grid(static_cast<unsigned>(tiles), static_cast<unsigned>(c.kv_heads));
-    Launch(PrefillKernel<T, kDim>, grid, dim3(kPrefillThreads), 2 * kPrefillKeys * kDim * sizeof(T), queue.stream, c);
+    constexpr size_t kTile = kPrefillKeys * kDim, kRaw = std::is_same_v<T, Kv> ? 0 : kTile * sizeof(Kv);
+    Launch(PrefillKernel<T, Kv, kDim>, grid, dim3(kPrefillThreads), 2 * kTile * sizeof(T) + kRaw, queue.stream, c);
   }
 };
 

@@ -109,11 +109,11 @@ __device__ __forceinline__ void StorePair(const AttnCall& c, int64_t at, float x
   }
 }
 
-// Whether queries of a call can meet a cache's keys in the cache's dtype, and lie so that pairs can be loaded at once.
-inline bool SixteenBits(const AttnCall& c, DType cache) {
+// Whether queries of a call can meet keys in a dtype of 16 bits, and lie so that pairs can be loaded at once.
+inline bool SixteenBits(const AttnCall& c, DType keys) {
   const bool dtypes =
-      (cache == DType::kBF16 || cache == DType::kF16) &&
-      (c.q_dtype == cache || (c.q_dtype == DType::kF32 && cache == DType::kBF16));  // f16 has not f32's range
+      (keys == DType::kBF16 || keys == DType::kF16) &&
+      (c.q_dtype == keys || (c.q_dtype == DType::kF32 && keys == DType::kBF16));  // f16 has not f32's range
   const uintptr_t pair = 2 * static_cast<uintptr_t>(ElementBytes(c.q_dtype));
   const bool pairs = (c.q_row | c.q_head | c.y_row | c.y_head) % 2 == 0 &&
                      (reinterpret_cast<uintptr_t>(c.q) | reinterpret_cast<uintptr_t>(c.y)) % pair == 0;

@@ -16,11 +16,11 @@
 namespace assay::gpu {
 namespace {
 
-constexpr const char* kHeader = "assay-gemm-1";
+constexpr const char* kHeader = "assay-gemm-2";
 
 auto Fields(const LtProduct& p) {
   return std::tuple(static_cast<int>(p.operands), static_cast<int>(p.y), p.m, p.n, p.k, p.x_stride, p.w_stride,
-                    p.y_stride);
+                    p.y_stride, p.row_scales);
 }
 
 std::string Text(uint64_t version, const std::map<LtProduct, LtAlgorithm, LtProductLess>& known) {
@@ -90,7 +90,8 @@ bool GemmCache::Read() {
     LtProduct p;
     LtAlgorithm algorithm{};
     std::string end;
-    in >> std::dec >> operands >> y >> p.m >> p.n >> p.k >> p.x_stride >> p.w_stride >> p.y_stride >> std::hex;
+    in >> std::dec >> operands >> y >> p.m >> p.n >> p.k >> p.x_stride >> p.w_stride >> p.y_stride >> p.row_scales;
+    in >> std::hex;
     for (uint64_t& word : algorithm) in >> word;
     if (!(in >> end) || end != ".") return false;
     p.operands = static_cast<DType>(operands);

@@ -14,7 +14,7 @@
 namespace assay::gpu {
 namespace {
 
-constexpr size_t kFirstWithBlockScales = 120900;  // scales for every 128 columns
+constexpr size_t kFirstWithVectorsOfScales = 120900;  // for every row, or every 128 columns of it
 constexpr int kProposals = 8;
 constexpr size_t kMostPlans = 4096;  // lengths of prompts are many; beyond, plans are made anew
 static_assert(sizeof(cublasLtMatmulAlgo_t) == sizeof(LtAlgorithm), "an algorithm is eight words");
@@ -29,10 +29,19 @@ cudaDataType_t DataType(DType dtype) {
     case DType::kF16:
       return CUDA_R_16F;
     case DType::kF8_B128:
+    case DType::kF8_E4M3:
       return CUDA_R_8F_E4M3;
+    case DType::kI8:
+      return CUDA_R_8I;
+    case DType::kI32:
+      return CUDA_R_32I;
     default:
       return CUDA_R_32F;
   }
+}
+
+bool HasScales(const LtProduct& p) {
+  return p.operands == DType::kF8_B128 || p.row_scales;
 }
 
 // Descriptors of a product and the algorithm for it. Row-major y = x * w^T is, column-major, y^T = w * x^T: the
@@ -40,14 +49,18 @@ cudaDataType_t DataType(DType dtype) {
 class Plan {
  public:
   Plan(const LtLibrary& library, const LtProduct& p) : library_(library) {
-    const bool f32 = p.operands == DType::kF32;
+    whole_ = p.operands == DType::kI8;
+    const cublasComputeType_t compute = whole_                      ? CUBLAS_COMPUTE_32I
+                                        : p.operands == DType::kF32 ? CUBLAS_COMPUTE_32F_PEDANTIC
+                                                                    : CUBLAS_COMPUTE_32F;
     const cudaDataType_t in = DataType(p.operands);
-    made_ = Ok(library.desc_create(&desc_, f32 ? CUBLAS_COMPUTE_32F_PEDANTIC : CUBLAS_COMPUTE_32F, CUDA_R_32F)) &&
+    made_ = Ok(library.desc_create(&desc_, compute, whole_ ? CUDA_R_32I : CUDA_R_32F)) &&
             Layout(&w_, in, p.k, p.n, p.w_stride) && Layout(&x_, in, p.k, p.m, p.x_stride) &&
             Layout(&y_, DataType(p.y), p.n, p.m, p.y_stride) && Set(CUBLASLT_MATMUL_DESC_TRANSA, CUBLAS_OP_T);
-    if (made_ && p.operands == DType::kF8_B128) {
-      made_ = Set(CUBLASLT_MATMUL_DESC_A_SCALE_MODE, CUBLASLT_MATMUL_MATRIX_SCALE_VEC128_32F) &&
-              Set(CUBLASLT_MATMUL_DESC_B_SCALE_MODE, CUBLASLT_MATMUL_MATRIX_SCALE_VEC128_32F) &&
+    if (made_ && HasScales(p)) {
+      const cublasLtMatmulMatrixScale_t mode =
+          p.row_scales ? CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F : CUBLASLT_MATMUL_MATRIX_SCALE_VEC128_32F;
+      made_ = Set(CUBLASLT_MATMUL_DESC_A_SCALE_MODE, mode) && Set(CUBLASLT_MATMUL_DESC_B_SCALE_MODE, mode) &&
               SetScales(kSomeAddress, kSomeAddress);
       scaled_ = true;
     }
@@ -91,8 +104,11 @@ class Plan {
   }
   bool Run(cublasLtHandle_t handle, const cublasLtMatmulAlgo_t& algorithm, const LtOperands& o, gpuStream stream) {
     const float one = 1, zero = 0;
+    const int32_t whole_one = 1, whole_zero = 0;
+    const void* const factor = whole_ ? static_cast<const void*>(&whole_one) : &one;
+    const void* const kept = whole_ ? static_cast<const void*>(&whole_zero) : &zero;
     if (scaled_ && !SetScales(o.w_scales, o.x_scales)) return false;
-    return Ok(library_.matmul(handle, desc_, &one, o.w, w_, o.x, x_, &zero, o.y, y_, o.y, y_, &algorithm, o.workspace,
+    return Ok(library_.matmul(handle, desc_, factor, o.w, w_, o.x, x_, kept, o.y, y_, o.y, y_, &algorithm, o.workspace,
                               kLtWorkspaceBytes, stream));
   }
 
@@ -113,7 +129,7 @@ class Plan {
   }
 
   const LtLibrary& library_;
-  bool made_ = false, scaled_ = false;
+  bool made_ = false, scaled_ = false, whole_ = false;  // whole numbers
   cublasLtMatmulDesc_t desc_ = nullptr;
   cublasLtMatrixLayout_t w_ = nullptr, x_ = nullptr, y_ = nullptr;
 };
@@ -160,7 +176,7 @@ class CublasLt : public GemmLt {
     if (found != plans_.end()) return *found->second;
     if (plans_.size() >= kMostPlans) plans_.clear();
     auto plan = std::make_unique<Plan>(library_, product);
-    if (product.operands != DType::kF8_B128 || library_.version >= kFirstWithBlockScales) Choose(product, plan.get());
+    if (!HasScales(product) || library_.version >= kFirstWithVectorsOfScales) Choose(product, plan.get());
     return *(plans_[product] = std::move(plan));
   }
   void Choose(const LtProduct& product, Plan* plan) {

@@ -126,7 +126,7 @@ void KvWritePaged(const View& k, const View& v, const View& slots, const View& k
                           attr.block_size};
   const dim3 grid(static_cast<unsigned>(slots.shape[0]), static_cast<unsigned>(CeilDiv(units, kThreads)));
   WithElement(k.dtype, [&](auto element) {
-    WithElement(k_cache.dtype, [&](auto cached) {
+    WithCacheElement(k_cache.dtype, [&](auto cached) {
       using T = decltype(element);
       using Kv = decltype(cached);
       if (wide) {
@@ -143,6 +143,8 @@ void KvBlockCopy(const View& pairs, const View& k_cache, const View& v_cache, co
     CopyBlocks<uint4>(pairs, k_cache, v_cache, queue);
   } else if (ElementBytes(k_cache.dtype) == 2) {
     CopyBlocks<uint16_t>(pairs, k_cache, v_cache, queue);
+  } else if (ElementBytes(k_cache.dtype) == 1) {
+    CopyBlocks<uint8_t>(pairs, k_cache, v_cache, queue);
   } else {
     CopyBlocks<uint32_t>(pairs, k_cache, v_cache, queue);
   }

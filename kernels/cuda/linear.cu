@@ -5,9 +5,12 @@
 //   up to 16 rows         gemv_sm80.cu: the weight is streamed once
 //   more                  weights in 16 bits: the library, else gemm_sm80.cu
 //                         F8_B128 on Hopper: x becomes e4m3 as well, then the library
+//                         F8_E4M3, I8: x takes the weight's type, too, if the library does that on this card
 //                         blocks and many rows: the weight is unpacked to bf16, piece by piece, for the library
 //                         blocks otherwise: gemm_sm80.cu
 // Scratch is cut into four regions, kRegion bytes each at most: what does not fit goes in pieces.
+#include <algorithm>
+
 #include "kernels/cuda/gemm_lt.h"
 #include "kernels/cuda/linear.h"
 #include "kernels/cuda/linear_kernels.h"
@@ -39,6 +42,11 @@ bool HasTensorCores(const Queue& queue) {
   return GPU_HAS_SM80 && queue.capability >= 80;
 }
 
+// Bytes of a row of x when it is quantised to the weight's dtype: the row, as long as the weight's, and its scale.
+int64_t QuantizedRowBytes(const WeightSpec& spec) {
+  return RoundUp(spec.cols, I8Format::kTileK) + static_cast<int64_t>(sizeof(float));
+}
+
 // Offsets of the regions, for products of at most m rows.
 struct Regions {
   int64_t x = 0, result = 0, weight = 0, library = 0, total = 0;
@@ -57,14 +65,16 @@ Regions RegionsFor(const WeightSpec& spec, int64_t m, const Queue& queue) {
     return r;
   }
   if (IsStrict(spec)) return r;
-  r.x = take(RowsAtOnce(m, padded_k * 2) * padded_k * 2);
+  const int64_t half = RowsAtOnce(m, padded_k * 2) * padded_k * 2, row_bytes = QuantizedRowBytes(spec);
+  const bool quantized = IsRowScaled(spec.dtype) && m > kGemvTensorRows;
+  r.x = take(quantized ? std::max(half, RowsAtOnce(m, row_bytes) * row_bytes + kAlign) : half);
   if (m <= kGemvTensorRows) return r;
   // Parts of a split product fill the processors once, with tiles of 64 KB.
   const int64_t parts = int64_t{queue.processors} * 64 << 10;
   const int64_t result = RowsAtOnce(RoundUp(m, 4), padded_n * 4) * padded_n * 4;
   r.result = take(parts > result ? parts : result);
   r.library = take(static_cast<int64_t>(kLtWorkspaceBytes));
-  if (IsBlockType(spec.dtype) && m >= kUnpackRows) {
+  if (IsQuantized(spec.dtype) && m >= kUnpackRows) {
     r.weight = take(RowsAtOnce(spec.rows, padded_k * 2) * padded_k * 2);
   }
   return r;
@@ -105,12 +115,14 @@ struct TensorLinear {
   // Whether the library may write y itself: it adds no bias in f32 to 16 bits, and wants aligned rows.
   bool Direct(DType operands, const MatrixRef& y) const {
     return bias == nullptr && y.vectors &&
-           (y.dtype == operands || y.dtype == DType::kF32 || operands == DType::kF8_B128);
+           (y.dtype == operands || y.dtype == DType::kF32 || operands == DType::kF8_B128 ||
+            operands == DType::kF8_E4M3);
   }
 
   void Run(const MatrixRef& x, const MatrixRef& y) const {
     const int64_t m = x.rows;
     if (m > kGemvTensorRows && spec.dtype == DType::kF8_B128 && RunF8(x, y)) return;
+    if (m > kGemvTensorRows && IsRowScaled(spec.dtype) && RunRowScaled(x, y)) return;
     const DType dtype = TensorDType(spec);
     if (x.dtype == dtype && x.vectors && x.cols % 8 == 0) return RunHalf(x, y);
     const int64_t padded = RoundUp(x.cols, 8), at_once = RowsAtOnce(m, padded * 2);
@@ -126,7 +138,7 @@ struct TensorLinear {
   void RunHalf(const MatrixRef& x, const MatrixRef& y) const {
     if (x.rows <= kGemvTensorRows) return GemvTensor(spec, w, x, bias, y, queue);
     if (lt != nullptr) {
-      if (!IsBlockType(spec.dtype)) {
+      if (!IsQuantized(spec.dtype)) {
         const int64_t w_stride = w.row_bytes / 2;
         if (Library(x, w.data, w_stride, bias, y)) return;
       } else if (x.rows >= kUnpackRows && RunUnpacked(x, y)) {
@@ -192,6 +204,47 @@ struct TensorLinear {
       operands.w_scales = w.scales;
       if (!lt->Multiply(product, operands, queue.stream)) return false;
       if (!direct) FinishRows(static_cast<const float*>(result.data), 1, result.stride, bias, to, queue);
+    }
+    return true;
+  }
+
+  // x in the weight's dtype with a scale per row, too; false if the library does not do that here. Where it applies the
+  // scales itself (F8_E4M3, on Hopper) it may write y; elsewhere bare sums are scaled afterwards.
+  bool RunRowScaled(const MatrixRef& x, const MatrixRef& y) const {
+    constexpr int64_t kMostColumns = int64_t{1} << 17;  // of products of two bytes, in 32 bits
+    if (lt == nullptr || w.rows != w.padded_rows || w.row_bytes > kMostColumns) return false;
+    const int64_t k = w.row_bytes, n = y.cols;
+    const LtProduct bare{spec.dtype, spec.dtype == DType::kI8 ? DType::kI32 : DType::kF32, x.rows, n, k, k, k, n};
+    LtProduct product = bare;
+    bool direct = false;
+    if (spec.dtype == DType::kF8_E4M3) {
+      product.row_scales = true;
+      direct = Direct(spec.dtype, y);
+      if (direct) product.y = y.dtype, product.y_stride = y.stride;
+    }
+    if (!lt->Has(product)) {
+      product = bare;
+      direct = false;
+    }
+    const int64_t by_x = RowsAtOnce(x.rows, QuantizedRowBytes(spec));
+    const int64_t at_once = direct ? by_x : RowsAtOnce(by_x, n * 4);
+    uint8_t* quants = scratch + regions.x;
+    auto* scales = reinterpret_cast<float*>(quants + RoundUp(at_once * k, kAlign));
+    for (int64_t row = 0; row < x.rows; row += at_once) {
+      product.m = x.rows - row < at_once ? x.rows - row : at_once;
+      if (!lt->Has(product)) return false;
+      QuantizeWholeRows(RowsOf(x, row, product.m), spec.dtype, quants, k, scales, queue);
+      const MatrixRef to = RowsOf(y, row, product.m), result = Result(product.m, n);
+      LtOperands operands = Operands(quants, w.data, direct ? to.data : result.data);
+      operands.x_scales = scales;
+      operands.w_scales = w.scales;
+      if (!lt->Multiply(product, operands, queue.stream)) return false;
+      if (direct) continue;
+      if (product.row_scales) {
+        FinishRows(static_cast<const float*>(result.data), 1, n, bias, to, queue);
+      } else {
+        FinishScaledRows(result.data, product.y, n, scales, w.scales, bias, to, queue);
+      }
     }
     return true;
   }

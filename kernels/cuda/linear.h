@@ -17,10 +17,12 @@ namespace assay::gpu {
 class GemmLt;  // gemm_lt.h; null where there is no such library
 
 // nullptr if this spec (kernels/attributes.h) is supported, else why not. dtype: F32, F16, BF16, Q8_0, Q4_0, Q4_1,
-// F8_B128, I4_G128.
+// F8_B128, F8_E4M3, I8, I4_G128.
 const char* WeightUnsupported(const WeightSpec& spec);
 constexpr size_t kWeightAlignment = 256;
 size_t PackedWeightBytes(const WeightSpec& spec);
+// Of a weight whose dtype has a scale per row: where these are to lie, f32 [rows], before its rows are packed.
+float* RowScales(const WeightSpec& spec, void* packed);
 // Packs rows [begin, begin + count) from `src` (device memory, row-major, block types as the ABI gives them, 256-byte
 // aligned) into their places of the weight at `packed` (device memory, kWeightAlignment-aligned).
 void PackRows(const WeightSpec& spec, const void* src, int64_t begin, int64_t count, void* packed, const Queue& queue);

@@ -45,6 +45,14 @@ void FinishRows(const float* parts, int splits, int64_t stride, const float* bia
 // x as e4m3 with a scale for every 128 columns, the largest becoming 448: quants [rows, x.cols], scales [x.cols / 128,
 // rows]. rows >= x.rows; those beyond x are zero.
 void QuantizeRows(const MatrixRef& x, uint8_t* quants, float* scales, int64_t rows, const Queue& queue);
+// x as `dtype`, F8_E4M3 or I8, with a scale for each row, the largest becoming 448 or 127: quants [x.rows, stride],
+// zeros behind the last column, scales [x.rows]. stride: a multiple of 8, at least x.cols.
+void QuantizeWholeRows(const MatrixRef& x, DType dtype, uint8_t* quants, int64_t stride, float* scales,
+                       const Queue& queue);
+// y = sums * x_scales [y.rows] * w_scales [y.cols] + bias; sums: of `dtype`, F32 or I32, [y.rows, stride], stride a
+// multiple of 8 and at least y.cols.
+void FinishScaledRows(const void* sums, DType dtype, int64_t stride, const float* x_scales, const float* w_scales,
+                      const float* bias, const MatrixRef& y, const Queue& queue);
 // Rows [begin, begin + to.rows) of a weight, unpacked.
 void UnpackRows(const WeightSpec& spec, const WeightRef& w, int64_t begin, const MatrixRef& to, const Queue& queue);
 

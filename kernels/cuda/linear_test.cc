@@ -44,10 +44,10 @@ float FromE4m3(uint8_t q) {
 
 class HostLibrary : public GemmLt {
  public:
-  bool refuses = false;
+  bool refuses = false, scales_rows = true;
   std::vector<LtProduct> made;
 
-  bool Has(const LtProduct&) override { return !refuses; }
+  bool Has(const LtProduct& p) override { return !refuses && (scales_rows || !p.row_scales); }
   void Tune(const LtProduct&, const LtOperands&, gpuStream) override {}
   bool Multiply(const LtProduct& p, const LtOperands& o, gpuStream) override {
     if (refuses) return false;
@@ -56,10 +56,14 @@ class HostLibrary : public GemmLt {
       EXPECT_EQ(reinterpret_cast<uintptr_t>(address) % 16, 0u);
     }
     const bool f8 = p.operands == DType::kF8_B128;
-    const int64_t bytes = f8 ? 1 : 2;
+    const bool quants = f8 || IsRowScaled(p.operands);
+    const int64_t bytes = quants ? 1 : 2;
     EXPECT_EQ(p.x_stride * bytes % 16 + p.w_stride * bytes % 16, 0);
-    EXPECT_EQ(p.y_stride * (p.y == DType::kF32 ? 4 : 2) % 16, 0);
-    EXPECT_TRUE(!f8 || p.m % 4 + p.n % 16 + p.k % 128 == 0);
+    EXPECT_EQ(p.y_stride * (p.y == DType::kF32 || p.y == DType::kI32 ? 4 : 2) % 16, 0);
+    EXPECT_TRUE(!f8 || p.m % 4 == 0);
+    EXPECT_TRUE(!quants || p.n % 16 + p.k % 128 == 0);
+    EXPECT_EQ(p.operands == DType::kI8, p.y == DType::kI32);
+    EXPECT_TRUE(p.row_scales || !IsRowScaled(p.operands) || p.y == DType::kI32 || p.y == DType::kF32);
     View y = MatrixView(o.y, p.y, p.m, p.n);
     for (int64_t m = 0; m < p.m; ++m) {
       for (int64_t n = 0; n < p.n; ++n) {
@@ -68,7 +72,11 @@ class HostLibrary : public GemmLt {
           sum += static_cast<double>(Element(p, o.x, o.x_scales, p.m, m * p.x_stride, m, k)) *
                  Element(p, o.w, o.w_scales, p.n, n * p.w_stride, n, k);
         }
-        ref::Store(y, m * p.y_stride + n, sum);
+        if (p.y == DType::kI32) {
+          static_cast<int32_t*>(o.y)[m * p.y_stride + n] = static_cast<int32_t>(sum);
+        } else {
+          ref::Store(y, m * p.y_stride + n, sum);
+        }
       }
     }
     return true;
@@ -79,6 +87,10 @@ class HostLibrary : public GemmLt {
                        int64_t row, int64_t k) {
     if (p.operands == DType::kF8_B128) {
       return FromE4m3(static_cast<const uint8_t*>(data)[row_at + k]) * scales[k / 128 * rows + row];
+    }
+    if (IsRowScaled(p.operands)) {
+      const uint8_t q = static_cast<const uint8_t*>(data)[row_at + k];
+      return (p.operands == DType::kI8 ? static_cast<int8_t>(q) : FromE4m3(q)) * (p.row_scales ? scales[row] : 1);
     }
     const uint16_t bits = static_cast<const uint16_t*>(data)[row_at + k];
     return p.operands == DType::kBF16 ? ref::BF16ToF32(bits) : ref::F16ToF32(bits);
@@ -103,7 +115,10 @@ double LargestError(const Case& c, GemmLt* lt, int capability) {
   Memory source(source_bytes), packed(PackedWeightBytes(spec)), table(static_cast<size_t>(c.n * c.k) * 4);
   auto* bytes = static_cast<uint8_t*>(source.data);
   for (size_t i = 0; i < source_bytes; ++i) bytes[i] = static_cast<uint8_t>(random() & 0xb7);  // no large e4m3
-  for (size_t i = 0; i < source_bytes; i += static_cast<size_t>(c.block_bytes)) {
+  for (int64_t row = 0; IsRowScaled(c.weight) && row < c.n; ++row) {
+    RowScales(spec, packed.data)[row] = 1 + std::abs(normal(random));
+  }
+  for (size_t i = 0; !IsRowScaled(c.weight) && i < source_bytes; i += static_cast<size_t>(c.block_bytes)) {
     const float scale = 1 + std::abs(normal(random));
     const uint16_t half = ref::F32ToF16(scale);
     if (c.weight == DType::kF8_B128) {
@@ -173,6 +188,51 @@ TEST(LinearThroughALibrary, F8ElsewhereStaysExact) {
   EXPECT_TRUE(library.made.empty());
 }
 
+TEST(LinearThroughALibrary, ARowsScaleIsAppliedByTheLibraryOrAfterwards) {
+  constexpr double kI8Error = 1e-2;  // of x as int8: half a step of the largest of a row
+  for (const int64_t k : {256, 200}) {
+    for (const bool bias : {false, true}) {
+      HostLibrary hopper, ada, ints;
+      ada.scales_rows = false;
+      EXPECT_LT(LargestError({DType::kF8_E4M3, 1, 1, 18, 48, k, bias}, &hopper, 90), kF8Error);
+      EXPECT_LT(LargestError({DType::kF8_E4M3, 1, 1, 18, 48, k, bias}, &ada, 89), kF8Error);
+      EXPECT_LT(LargestError({DType::kI8, 1, 1, 18, 48, k, bias}, &ints, 80), kI8Error);
+      ASSERT_EQ(hopper.made.size() + ada.made.size() + ints.made.size(), 3u);
+      EXPECT_TRUE(hopper.made[0].row_scales);
+      EXPECT_EQ(hopper.made[0].y, bias ? DType::kF32 : DType::kBF16);
+      EXPECT_FALSE(ada.made[0].row_scales);
+      EXPECT_EQ(ints.made[0].operands, DType::kI8);
+    }
+  }
+}
+
+// A NaN is not lost where its bits would be a number.
+TEST(LinearThroughALibrary, NaNStaysOne) {
+  for (const DType dtype : {DType::kF8_E4M3, DType::kI8}) {
+    HostLibrary library;
+    Queue queue;
+    queue.processors = 16;
+    queue.capability = 89;
+    library.scales_rows = false;
+    const WeightSpec spec{dtype, DType::kNone, 16, 128};
+    Memory source(16 * 128), packed(PackedWeightBytes(spec)), x_memory(17 * 128 * 4), y_memory(17 * 16 * 4);
+    std::fill_n(static_cast<uint8_t*>(source.data), 16 * 128, uint8_t{1});
+    if (dtype == DType::kF8_E4M3) static_cast<uint8_t*>(source.data)[3 * 128 + 70] = 0xff;
+    std::fill_n(RowScales(spec, packed.data), 16, 1.0f);
+    PackRows(spec, source.data, 0, 16, packed.data, queue);
+    const View x = MatrixView(x_memory.data, DType::kF32, 17, 128), y = MatrixView(y_memory.data, DType::kF32, 17, 16);
+    std::fill_n(x.as<float>(), 17 * 128, 1.0f);
+    x.as<float>()[5 * 128 + 9] = NAN;
+    Memory workspace(LinearWorkspace(spec, 17, DType::kF32, queue));
+    Linear(spec, x, packed.data, View{}, y, workspace.data, &library, queue);
+    ASSERT_EQ(library.made.size(), 1u);
+    for (int i = 0; i < 17 * 16; ++i) {
+      const bool nan = i / 16 == 5 || (dtype == DType::kF8_E4M3 && i % 16 == 3);
+      EXPECT_EQ(std::isnan(y.as<float>()[i]), nan) << i;
+    }
+  }
+}
+
 TEST(LinearThroughALibrary, BlocksAreUnpackedForManyRows) {
   HostLibrary library;
   EXPECT_LT(LargestError({DType::kQ4_0, 32, 18, 770, 40, 64, true}, &library, 90), kHalfError);
@@ -185,6 +245,7 @@ TEST(LinearThroughALibrary, WhatItRefusesIsMultipliedAnyway) {
   library.refuses = true;
   EXPECT_LT(LargestError({DType::kF8_B128, 128, 132, 20, 48, 256, false}, &library, 90), kHalfError);
   EXPECT_LT(LargestError({DType::kQ4_0, 32, 18, 770, 40, 64, false}, &library, 90), kHalfError);
+  EXPECT_LT(LargestError({DType::kI8, 1, 1, 20, 48, 200, true}, &library, 90), kHalfError);
 }
 
 TEST(LinearOnASmallerCard, BlocksFitItsSharedMemory) {
@@ -193,6 +254,7 @@ TEST(LinearOnASmallerCard, BlocksFitItsSharedMemory) {
     for (const int64_t m : {5, 16, 70}) {
       EXPECT_LT(LargestError({DType::kQ4_0, 32, 18, m, 40, 192, true}, nullptr, capability), kHalfError) << m;
       EXPECT_LT(LargestError({DType::kF8_B128, 128, 132, m, 40, 256, false}, nullptr, capability), kHalfError) << m;
+      EXPECT_LT(LargestError({DType::kI8, 1, 1, m, 40, 200, false}, nullptr, capability), kHalfError) << m;
     }
   }
   emulator::shared_limit = size_t{227} << 10;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Elements of tensors on a GPU: the 16-bit formats as raw integers, their conversions to and from float, and vectors of
-// 16 bytes. Arithmetic is in float; every conversion from float rounds to nearest, ties to even.
-// Device functions: any thread. Host functions: any thread; they own nothing.
+// Elements of tensors on a GPU: the formats of 16 and 8 bits as raw integers, their conversions to and from float, and
+// vectors of 16 bytes. Arithmetic is in float; every conversion from float rounds to nearest, ties to even. Device
+// functions: any thread. Host functions: any thread; they own nothing.
 #pragma once
 
 #include <cstdint>
@@ -54,6 +54,19 @@ template <>
 __device__ __forceinline__ F16 FromFloat<F16>(float x) {
   return {FloatToHalfBits(x)};
 }
+// Beyond 448 gives 448; NaN stays NaN.
+template <>
+__device__ __forceinline__ E4m3 FromFloat<E4m3>(float x) {
+  const uint32_t bits = __float_as_uint(x), size = bits & 0x7fffffffu;
+  uint32_t q;
+  if (size < 0x3c800000u) {  // below 2^-6: multiples of 2^-9, which adding 2^14 rounds to
+    q = __float_as_uint(__uint_as_float(size) + 16384.0f) - 0x46800000u;
+  } else {
+    q = ((size + 0x7ffffu + (size >> 20 & 1u)) >> 20) - (120u << 3);
+  }
+  if (q > 0x7eu) q = size > 0x7f800000u ? 0x7fu : 0x7eu;
+  return {static_cast<uint8_t>((bits >> 24 & 0x80u) | q)};
+}
 
 // x as it would be after being stored as T.
 template <class T>
@@ -96,6 +109,11 @@ __device__ __forceinline__ void Unpack(uint4 v, float (&x)[8], F16) {
     x[2 * i + 1] = HalfBitsToFloat(static_cast<uint16_t>(words[i] >> 16));
   }
 }
+__device__ __forceinline__ void Unpack(uint4 v, float (&x)[16], E4m3) {
+  const uint32_t words[4] = {v.x, v.y, v.z, v.w};
+  GPU_UNROLL
+  for (int i = 0; i < 16; ++i) x[i] = ToFloat(E4m3{static_cast<uint8_t>(words[i / 4] >> 8 * (i % 4))});
+}
 template <class T>
 __device__ __forceinline__ void Unpack(uint4 v, float (&x)[kVector<T>]) {
   Unpack(v, x, T{});
@@ -114,6 +132,12 @@ __device__ __forceinline__ uint32_t HalfPair(float low, float high) {
 __device__ __forceinline__ uint4 Pack(const float (&x)[8], F16) {
   return make_uint4(HalfPair(x[0], x[1]), HalfPair(x[2], x[3]), HalfPair(x[4], x[5]), HalfPair(x[6], x[7]));
 }
+__device__ __forceinline__ uint4 Pack(const float (&x)[16], E4m3) {
+  uint32_t words[4] = {};
+  GPU_UNROLL
+  for (int i = 0; i < 16; ++i) words[i / 4] |= static_cast<uint32_t>(FromFloat<E4m3>(x[i]).bits) << 8 * (i % 4);
+  return make_uint4(words[0], words[1], words[2], words[3]);
+}
 template <class T>
 __device__ __forceinline__ uint4 Pack(const float (&x)[kVector<T>]) {
   return Pack(x, T{});
@@ -124,8 +148,10 @@ __device__ __forceinline__ uint4 Pack(const float (&x)[kVector<T>]) {
 template <class T, int count>
 struct PackedElements {  // as they lie in memory
   static constexpr int kBytes = count * static_cast<int>(sizeof(T));
-  static_assert(count == 1 || kBytes == 8 || kBytes % 16 == 0, "one element, half a vector or whole vectors");
-  using Word = std::conditional_t<count == 1, T, std::conditional_t<kBytes == 8, uint2, uint4>>;
+  static_assert(count == 1 || kBytes == 4 || kBytes == 8 || kBytes % 16 == 0,
+                "one element, a part of a vector or whole ones");
+  using Part = std::conditional_t<kBytes == 4, uint32_t, uint2>;
+  using Word = std::conditional_t<count == 1, T, std::conditional_t<kBytes % 16 == 0, uint4, Part>>;
   Word words[kBytes / static_cast<int>(sizeof(Word))];
 };
 template <class T, int count>
@@ -166,12 +192,16 @@ __device__ __forceinline__ void StoreElements(T* address, const float (&x)[count
   constexpr int kEach = kVector<T>;
   if constexpr (count == 1) {
     *address = FromFloat<T>(x[0]);
-  } else if constexpr (2 * count == kEach) {
+  } else if constexpr (count < kEach) {
     float all[kEach] = {};
     GPU_UNROLL
     for (int i = 0; i < count; ++i) all[i] = x[i];
     const uint4 packed = Pack<T>(all);
-    *reinterpret_cast<uint2*>(address) = make_uint2(packed.x, packed.y);
+    if constexpr (PackedElements<T, count>::kBytes == 4) {
+      *reinterpret_cast<uint32_t*>(address) = packed.x;
+    } else {
+      *reinterpret_cast<uint2*>(address) = make_uint2(packed.x, packed.y);
+    }
   } else {
     static_assert(count % kEach == 0, "whole vectors");
     GPU_UNROLL
@@ -201,12 +231,23 @@ void WithElement(DType dtype, const F& f) {
   }
 }
 
+// The same for what a KV cache may hold: these, or E4m3.
+template <class F>
+void WithCacheElement(DType dtype, const F& f) {
+  if (dtype == DType::kF8_E4M3) {
+    f(E4m3{});
+  } else {
+    WithElement(dtype, f);
+  }
+}
+
 constexpr int64_t ElementBytes(DType dtype) {
   switch (dtype) {
     case DType::kF16:
     case DType::kBF16:
       return 2;
     case DType::kU8:
+    case DType::kF8_E4M3:
       return 1;
     case DType::kI64:
       return 8;

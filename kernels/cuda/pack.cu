@@ -48,20 +48,32 @@ __device__ void PackRun(PlainFormat<T>, const WeightRef& w, const Rows& rows, in
   for (int64_t i = k; i < k + 8 && i < padded; ++i) to[i] = i < w.cols ? from[i] : T{};
 }
 
-__device__ void PackRun(F8Format, const WeightRef& w, const Rows& rows, int64_t row, int64_t k) {
+template <class Quant>
+__device__ void PackRun(ByteFormat<Quant>, const WeightRef& w, const Rows& rows, int64_t row, int64_t k) {
+  using Format = ByteFormat<Quant>;
   constexpr int kBlockBytes = 132;
-  auto* scales = const_cast<float*>(w.scales) + k / F8Format::kGroup * w.padded_rows + row;
+  auto* scales = const_cast<float*>(w.scales) + k / Format::kGroup * w.scale_step + row;
   if (row >= w.rows) {
-    if (k % F8Format::kGroup == 0) *scales = 0;
+    if (k % Format::kGroup == 0) *scales = 0;
     return;
   }
-  const uint8_t* block = rows.src + (row - rows.begin) * rows.src_row_bytes + k / F8Format::kGroup * kBlockBytes;
+  // A NaN among the quants becomes the scale: tensor cores that are fed by bit tricks would take it for 480.
   uint8_t* to = const_cast<uint8_t*>(w.data) + row * w.row_bytes + k;
-  for (int i = 0; i < 8; ++i) to[i] = block[4 + k % F8Format::kGroup + i];
-  if (k % F8Format::kGroup != 0) return;
-  // A NaN among the quants becomes the block's scale: tensor cores that are fed by bit tricks would take it for 480.
   bool nan = false;
-  for (int i = 0; i < F8Format::kGroup; ++i) nan |= (block[4 + i] & 0x7f) == 0x7f;
+  if (w.scale_step == 0) {  // the scales are there already
+    const uint8_t* from = rows.src + (row - rows.begin) * rows.src_row_bytes + k;
+    for (int i = 0; i < 8; ++i) {
+      to[i] = k + i < w.cols ? from[i] : 0;
+      const float value = ToFloat(Quant{to[i]});
+      nan |= value != value;
+    }
+    if (nan) *scales = __uint_as_float(0x7fc00000u);
+    return;
+  }
+  const uint8_t* block = rows.src + (row - rows.begin) * rows.src_row_bytes + k / Format::kGroup * kBlockBytes;
+  for (int i = 0; i < 8; ++i) to[i] = block[4 + k % Format::kGroup + i];
+  if (k % Format::kGroup != 0) return;
+  for (int i = 0; i < Format::kGroup; ++i) nan |= (block[4 + i] & 0x7f) == 0x7f;
   const uint32_t bits = LoadHalf(block) | static_cast<uint32_t>(LoadHalf(block + 2)) << 16;
   *scales = __uint_as_float(nan ? 0x7fc00000u : bits);
 }
@@ -125,6 +137,9 @@ Block SourceBlock(DType dtype) {
       return {128, 68};
     case DType::kF8_B128:
       return {128, 132};
+    case DType::kF8_E4M3:
+    case DType::kI8:
+      return {1, 1};
     default:
       return {1, 4};
   }
@@ -134,8 +149,9 @@ template <class T>
 int64_t RowBytes(PlainFormat<T>, int64_t cols) {
   return CeilDiv(cols * static_cast<int64_t>(sizeof(T)), 16) * 16;
 }
-int64_t RowBytes(F8Format, int64_t cols) {
-  return cols;
+template <class Quant>
+int64_t RowBytes(ByteFormat<Quant>, int64_t cols) {
+  return CeilDiv(cols, ByteFormat<Quant>::kTileK) * ByteFormat<Quant>::kTileK;
 }
 template <int kBits, int kGroup, bool kMin, int kZero>
 int64_t RowBytes(RecordFormat<kBits, kGroup, kMin, kZero>, int64_t cols) {
@@ -143,6 +159,10 @@ int64_t RowBytes(RecordFormat<kBits, kGroup, kMin, kZero>, int64_t cols) {
   return CeilDiv(cols, Format::kTileK) * Format::kRecordBytes;
 }
 
+// Of row-major bytes; the other formats have their scales in their records.
+bool HasScalesBehind(DType dtype) {
+  return dtype == DType::kF8_B128 || IsRowScaled(dtype);
+}
 int64_t ScaleOffset(const WeightRef& w) {
   return CeilDiv(w.rows * w.row_bytes, 256) * 256;
 }
@@ -156,8 +176,13 @@ WeightRef RefTo(const WeightSpec& spec, const void* packed) {
   w.cols = spec.cols;
   w.padded_rows = CeilDiv(spec.rows, kTileRows) * kTileRows;
   WithFormat(spec.dtype, [&](auto format) { w.row_bytes = RowBytes(format, spec.cols); });
-  if (spec.dtype == DType::kF8_B128) w.scales = reinterpret_cast<const float*>(w.data + ScaleOffset(w));
+  if (HasScalesBehind(spec.dtype)) w.scales = reinterpret_cast<const float*>(w.data + ScaleOffset(w));
+  w.scale_step = spec.dtype == DType::kF8_B128 ? w.padded_rows : 0;
   return w;
+}
+
+float* RowScales(const WeightSpec& spec, void* packed) {
+  return const_cast<float*>(RefTo(spec, packed).scales);
 }
 
 const char* WeightUnsupported(const WeightSpec& spec) {
@@ -169,10 +194,12 @@ const char* WeightUnsupported(const WeightSpec& spec) {
     case DType::kQ4_0:
     case DType::kQ4_1:
     case DType::kF8_B128:
+    case DType::kF8_E4M3:
+    case DType::kI8:
     case DType::kI4_G128:
       break;
     default:
-      return "weights are f32, f16, bf16, q8_0, q4_0, q4_1, f8_b128 or i4_g128 here";
+      return "weights are f32, f16, bf16, q8_0, q4_0, q4_1, f8_b128, f8_e4m3, i8 or i4_g128 here";
   }
   if (spec.cols % SourceBlock(spec.dtype).elements != 0) return "a row of a block type is a whole number of blocks";
   return nullptr;
@@ -180,10 +207,11 @@ const char* WeightUnsupported(const WeightSpec& spec) {
 
 size_t PackedWeightBytes(const WeightSpec& spec) {
   const WeightRef w = RefTo(spec, nullptr);
-  if (spec.dtype == DType::kF8_B128) {
-    return static_cast<size_t>(ScaleOffset(w) + w.cols / F8Format::kGroup * w.padded_rows * 4);
+  if (HasScalesBehind(spec.dtype)) {
+    const int64_t groups = IsRowScaled(spec.dtype) ? 1 : w.cols / F8Format::kGroup;
+    return static_cast<size_t>(ScaleOffset(w) + groups * w.padded_rows * 4);
   }
-  return static_cast<size_t>((IsBlockType(spec.dtype) ? w.padded_rows / kTileRows : w.rows) * w.row_bytes);
+  return static_cast<size_t>((IsQuantized(spec.dtype) ? w.padded_rows / kTileRows : w.rows) * w.row_bytes);
 }
 
 void PackRows(const WeightSpec& spec, const void* src, int64_t begin, int64_t count, void* packed, const Queue& queue) {
@@ -197,7 +225,7 @@ void PackRows(const WeightSpec& spec, const void* src, int64_t begin, int64_t co
     rows.src_row_bytes = spec.cols / block.elements * block.bytes;
     rows.begin = begin;
     rows.end = begin + count;
-    if (rows.end == spec.rows && IsBlockType(spec.dtype)) rows.end = w.padded_rows;
+    if (rows.end == spec.rows && IsQuantized(spec.dtype)) rows.end = w.padded_rows;
     rows.runs = CeilDiv(spec.cols, Format::kTileK) * Format::kTileK / 8;
     const int64_t blocks = CeilDiv((rows.end - begin) * rows.runs, kThreads);
     Launch(PackKernel<Format>, dim3(static_cast<unsigned>(blocks)), dim3(kThreads), 0, queue.stream, w, rows);

@@ -270,7 +270,7 @@ void QkNormRopeKvWrite(const View& q, const View& k, const View& v, const View& 
     vectors = vectors && HasVectorRows(*view);
   }
   WithElement(q.dtype, [&](auto element) {
-    WithElement(k_cache.dtype, [&](auto cached) {
+    WithCacheElement(k_cache.dtype, [&](auto cached) {
       LaunchRope<decltype(element), decltype(cached)>(args, vectors, q.shape[0], queue);
     });
   });

@@ -4,12 +4,13 @@
 // g and g + 8 and, of every 32 columns, 8 that follow one another. Vectors of 16 bytes are therefore both what a lane
 // loads and what it feeds to a tensor core, without shared memory or shuffles between; x is read in the same order.
 //   F32, F16, BF16   row-major; a row is padded with zeros to whole vectors. (cuBLASLt reads the same bytes.)
-//   F8_B128          row-major bytes; behind them the scales, f32 [cols / 128, rows padded to 16] (as cuBLASLt wants).
+//   F8_B128, F8_E4M3, I8   row-major bytes, a row padded with zeros to 128; behind them the scales, f32 [cols / 128,
+//                    rows padded to 16], or [rows padded to 16] of a dtype with one for each row (as cuBLASLt wants).
 //   the others       records, one per tile of 16 rows and kTileK columns, row tile by row tile, columns inside: for
 //   each
 //                    lane its quants, kVectors vectors [vector, lane], then for each g the scales of rows g and g + 8.
 //                    Rows are padded to 16, columns to kTileK, with zeros.
-// Bytes: Q8_0 17 for 16 weights, Q4_0 9, Q4_1 10, I4_G128 8.5, F8_B128 16.5: what the blocks of a file take.
+// Bytes: Q8_0 17 for 16 weights, Q4_0 9, Q4_1 10, I4_G128 8.5, F8_B128 16.5, F8_E4M3 and I8 16: what a file takes.
 // Plain data and device functions, any thread; owns nothing.
 #pragma once
 
@@ -23,10 +24,11 @@ constexpr int kTileRows = 16;
 // A packed weight, as kernels get it.
 struct WeightRef {
   const uint8_t* data;
-  const float* scales;  // F8_B128
+  const float* scales;  // F8_B128, F8_E4M3, I8
   int64_t rows, cols;
   int64_t row_bytes;    // row-major formats: from row to row; of records: from row tile to row tile
   int64_t padded_rows;  // a multiple of kTileRows
+  int64_t scale_step;   // from a row's scale to that of its next 128 columns; 0: the same
 };
 
 // The columns of a tile that lane t has, in runs of 8: run j begins at column Column(j, t). kRuns = kTileK / 32.
@@ -182,8 +184,16 @@ using Q4Format = RecordFormat<4, 32, false, 8>;        // Q4_0
 using Q4MinFormat = RecordFormat<4, 32, true, 0>;      // Q4_1
 using I4Format = RecordFormat<4, 128, true, 0>;        // I4_G128
 
-// F8_B128. A lane's 16 bytes of a row are 16 columns that follow one another: runs 2i and 2i + 1.
-struct F8Format {
+struct Int8 {
+  uint8_t bits;
+};
+__device__ __forceinline__ float ToFloat(Int8 x) {
+  return static_cast<float>(static_cast<int8_t>(x.bits));
+}
+
+// Bytes and their scales. A lane's 16 bytes of a row are 16 columns that follow one another: runs 2i and 2i + 1.
+template <class Quant>
+struct ByteFormat {
   static constexpr int kGroup = 128;
   static constexpr int kTileK = 128;
   static constexpr int kRuns = 4;
@@ -203,13 +213,13 @@ struct F8Format {
       raw->q[v] = LoadVector(w.data + row * w.row_bytes + k_tile * kTileK + Column(v / 2 * 2, t));
     }
     GPU_UNROLL
-    for (int h = 0; h < 2; ++h) raw->d[h] = w.scales[k_tile * w.padded_rows + row_tile * kTileRows + g + 8 * h];
+    for (int h = 0; h < 2; ++h) raw->d[h] = w.scales[k_tile * w.scale_step + row_tile * kTileRows + g + 8 * h];
   }
   __device__ __forceinline__ static void Values(uint32_t low, uint32_t high, float d, float (&out)[8]) {
     GPU_UNROLL
     for (int i = 0; i < 8; ++i) {
       const uint32_t bits = (i < 4 ? low : high) >> 8 * (i % 4) & 255u;
-      out[i] = d * ToFloat(E4m3{static_cast<uint8_t>(bits)});
+      out[i] = d * ToFloat(Quant{static_cast<uint8_t>(bits)});
     }
   }
   __device__ __forceinline__ static void Run(const Raw& raw, int j, int h, float (&out)[8]) {
@@ -218,9 +228,11 @@ struct F8Format {
   }
   __device__ __forceinline__ static void Load8(const WeightRef& w, int64_t row, int64_t k, float (&out)[8]) {
     const auto* q = reinterpret_cast<const uint32_t*>(w.data + row * w.row_bytes + k);
-    Values(q[0], q[1], w.scales[k / kGroup * w.padded_rows + row], out);
+    Values(q[0], q[1], w.scales[k / kGroup * w.scale_step + row], out);
   }
 };
+using F8Format = ByteFormat<E4m3>;  // F8_B128, F8_E4M3
+using I8Format = ByteFormat<Int8>;  // I8
 
 // ---- On the host
 
@@ -241,13 +253,17 @@ void WithFormat(DType dtype, const F& f) {
     case DType::kI4_G128:
       return f(I4Format{});
     case DType::kF8_B128:
+    case DType::kF8_E4M3:
       return f(F8Format{});
+    case DType::kI8:
+      return f(I8Format{});
     default:
       return f(PlainFormat<float>{});
   }
 }
 
-constexpr bool IsBlockType(DType dtype) {
+// Whether weights are quants with scales.
+constexpr bool IsQuantized(DType dtype) {
   return dtype != DType::kF32 && dtype != DType::kF16 && dtype != DType::kBF16;
 }
 // The places of a weight packed at `packed`.

@@ -8,46 +8,10 @@
 #include <type_traits>
 
 #include "kernels/cuda/mma_sm80.h"
+#include "kernels/cuda/pair_sm80.h"
 #include "kernels/cuda/weight_block.h"
 
 namespace assay::gpu {
-
-// ---- Instructions on pairs of 16 bits. The emulated ones are exact where the kernels use them.
-
-// a * b + c of two pairs of bf16.
-__device__ __forceinline__ uint32_t FmaBf16(uint32_t a, uint32_t b, uint32_t c) {
-#if defined(ASSAY_GPU_EMULATED)
-  const auto at = [](uint32_t pair, int i) { return __uint_as_float(i == 0 ? pair << 16 : pair & 0xffff0000u); };
-  return PackBf16(at(a, 0) * at(b, 0) + at(c, 0), at(a, 1) * at(b, 1) + at(c, 1));
-#else
-  uint32_t d;
-  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
-  return d;
-#endif
-}
-// (a & mask) | b; in one instruction, which the compiler does not find when mask and b are both constants.
-__device__ __forceinline__ uint32_t MaskOr(uint32_t a, uint32_t mask, uint32_t b) {
-#if defined(ASSAY_GPU_EMULATED)
-  return (a & mask) | b;
-#else
-  uint32_t d;
-  asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(d) : "r"(a), "r"(mask), "r"(b));
-  return d;
-#endif
-}
-// Bytes of b:a (a is 0..3) by the nibbles of a selector, the lowest first.
-__device__ __forceinline__ uint32_t Permute(uint32_t a, uint32_t b, uint32_t selector) {
-#if defined(ASSAY_GPU_EMULATED)
-  const uint64_t bytes = static_cast<uint64_t>(b) << 32 | a;
-  uint32_t result = 0;
-  for (int i = 0; i < 4; ++i) {
-    result |= static_cast<uint32_t>(bytes >> 8 * (selector >> 4 * i & 7) & 255) << 8 * i;
-  }
-  return result;
-#else
-  return __byte_perm(a, b, selector);
-#endif
-}
 
 __device__ __forceinline__ void Mma(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Bf16) {
   MmaBf16(c, a, b);
@@ -119,15 +83,10 @@ __device__ __forceinline__ void BytePairs(uint32_t low, uint32_t high, uint32_t 
     pair[i] = Permute(__float_as_uint(a), __float_as_uint(b), 0x7632);  // 8 bits each: nothing is cut off
   }
 }
-// e4m3 of two words. In the fields of bf16 the exponent is too small by 120; the product restores it, subnormals too.
+// e4m3 of two words.
 __device__ __forceinline__ void E4m3Pairs(uint32_t low, uint32_t high, uint32_t (&pair)[4]) {
-  constexpr uint32_t k2To120 = 0x7b807b80u, kMinusZero = 0x80008000u;
   GPU_UNROLL
-  for (int i = 0; i < 4; ++i) {
-    const uint32_t spread = Permute(i < 2 ? low : high, 0, i % 2 == 0 ? 0x1404u : 0x3424u);
-    const uint32_t bits = MaskOr(spread, 0x80008000u, spread >> 4 & 0x07f007f0u);
-    pair[i] = FmaBf16(bits, k2To120, kMinusZero);
-  }
+  for (int i = 0; i < 4; ++i) pair[i] = E4m3Pair(i < 2 ? low : high, i % 2 == 0 ? kBytes01 : kBytes23);
 }
 
 template <int kBits, int kGroup, bool kMin_, int kZero>
@@ -170,35 +129,42 @@ struct WeightTile<RecordFormat<kBits, kGroup, kMin_, kZero>> {
   }
 };
 
-template <>
-struct WeightTile<F8Format> {
-  using Format = F8Format;
+__device__ __forceinline__ void QuantPairs(uint32_t low, uint32_t high, uint32_t (&pair)[4], E4m3) {
+  E4m3Pairs(low, high, pair);
+}
+__device__ __forceinline__ void QuantPairs(uint32_t low, uint32_t high, uint32_t (&pair)[4], Int8) {
+  BytePairs(low ^ 0x80808080u, high ^ 0x80808080u, pair);
+}
+
+template <class Quant>
+struct WeightTile<ByteFormat<Quant>> {
+  using Format = ByteFormat<Quant>;
   using Half = Bf16;
   static constexpr int kVectors = Format::kVectors, kScaleBytes = kTileRows * 4, kRunsPerGroup = 4;
   static constexpr bool kScaled = true, kMin = false;
   const uint8_t* row[2];
   const float* scales;
-  int64_t padded_rows;
+  int64_t scale_step;
 
-  __device__ __forceinline__ WeightTile(const WeightRef& w, int64_t row_tile, int lane) : padded_rows(w.padded_rows) {
+  __device__ __forceinline__ WeightTile(const WeightRef& w, int64_t row_tile, int lane) : scale_step(w.scale_step) {
     GPU_UNROLL
     for (int h = 0; h < 2; ++h) {
       int64_t at = row_tile * kTileRows + lane / 4 + 8 * h;
       if (at >= w.rows) at = w.rows - 1;
       row[h] = w.data + at * w.row_bytes + 16 * (lane % 4);
     }
-    scales = w.scales + (row_tile < padded_rows / kTileRows ? row_tile : 0) * kTileRows;
+    scales = w.scales + (row_tile < w.padded_rows / kTileRows ? row_tile : 0) * kTileRows;
   }
   __device__ __forceinline__ void Copy(int k_tile, int lane, uint4* to) const {
     GPU_UNROLL
     for (int v = 0; v < kVectors; ++v) {
       CopyAsync16(to + v * 32 + lane, row[v % 2] + static_cast<int64_t>(k_tile) * Format::kTileK + 64 * (v / 2));
     }
-    if (lane < kScaleBytes / 16) CopyAsync16(to + kVectors * 32 + lane, scales + k_tile * padded_rows + lane * 4);
+    if (lane < kScaleBytes / 16) CopyAsync16(to + kVectors * 32 + lane, scales + k_tile * scale_step + lane * 4);
   }
   __device__ __forceinline__ static void Pairs(const uint4* tile, int lane, int j, int h, uint32_t (&pair)[4]) {
     const uint4 v = tile[(j / 2 * 2 + h) * 32 + lane];
-    E4m3Pairs(j % 2 == 0 ? v.x : v.z, j % 2 == 0 ? v.y : v.w, pair);
+    QuantPairs(j % 2 == 0 ? v.x : v.z, j % 2 == 0 ? v.y : v.w, pair, Quant{});
   }
   __device__ __forceinline__ static float2 Scale(const uint4* tile, int lane, int, int h) {
     return make_float2(reinterpret_cast<const float*>(tile + kVectors * 32)[lane / 4 + 8 * h], 0.0f);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Reading and writing single elements of a View in any dtype, and the 16-bit conversions behind it.
+// Reading and writing single elements of a View in any dtype, and the conversions behind it.
 // Pure functions, any thread. Block types are read only; the ABI describes their layouts.
 #pragma once
 
@@ -8,6 +8,7 @@
 #include <cstring>
 #include <vector>
 
+#include "kernels/attributes.h"
 #include "kernels/view.h"
 
 namespace assay::ref {
@@ -100,6 +101,18 @@ inline double LoadQ6K(const uint8_t* block, int64_t i) {
   return F16At(block + 208) * static_cast<int8_t>(block[192 + i / 16]) * (q - 32);
 }
 
+// Round to nearest even; beyond 448 gives 448, NaN stays NaN.
+inline uint8_t F32ToE4M3(float f) {
+  const uint8_t sign = std::signbit(f) ? 0x80 : 0;
+  if (std::isnan(f)) return sign | 0x7f;
+  const double size = std::fabs(f);
+  if (size >= 448) return sign | 0x7e;
+  int exponent = -5;  // values of 2^exponent and less lie 2^(exponent - 4) apart, the smallest all 2^-9
+  if (size >= 0x1p-6) std::frexp(size, &exponent);
+  const int steps = static_cast<int>(std::nearbyint(std::ldexp(size, 4 - exponent)));
+  return static_cast<uint8_t>(sign | ((exponent + 5) * 8 + steps));  // 16 steps are the next exponent's 8
+}
+
 // Where element [i, j, k, l] lies, counted in elements from v.data.
 inline int64_t At(const View& v, int64_t i, int64_t j = 0, int64_t k = 0, int64_t l = 0) {
   return i * v.stride[0] + j * v.stride[1] + k * v.stride[2] + l * v.stride[3];
@@ -115,6 +128,8 @@ inline double Load(const View& v, int64_t at) {
       return F16ToF32(v.as<const uint16_t>()[at]);
     case DType::kBF16:
       return BF16ToF32(v.as<const uint16_t>()[at]);
+    case DType::kF8_E4M3:
+      return E4M3ToDouble(v.as<const uint8_t>()[at]);
     case DType::kQ8_0: {
       const uint8_t* block = v.as<const uint8_t>() + at / 32 * 34;
       return F16At(block) * static_cast<int8_t>(block[2 + i]);
@@ -153,6 +168,8 @@ inline double Load(const View& v, int64_t at) {
       std::memcpy(&d, block, 4);
       return d * E4M3ToDouble(block[4 + at % 128]);
     }
+    case DType::kI8:
+      return v.as<const int8_t>()[at];
     case DType::kI4_G128: {
       const uint8_t* block = v.as<const uint8_t>() + at / 128 * 68;
       const int64_t j = at % 128;
@@ -162,6 +179,15 @@ inline double Load(const View& v, int64_t at) {
     default:
       return 0;  // integer tensors are read through as<int32_t>()
   }
+}
+
+// What the elements of a weight's row are to be multiplied by: 1 unless its dtype has a scale per row. That lies behind
+// the row's last column, and the stride from row to row counts it.
+inline double RowScale(const View& w, int64_t row) {
+  if (!IsRowScaled(w.dtype)) return 1;
+  float scale;
+  std::memcpy(&scale, w.as<const uint8_t>() + At(w, row) + w.shape[1], sizeof scale);
+  return scale;
 }
 
 inline void Store(const View& v, int64_t at, double value) {
@@ -175,6 +201,9 @@ inline void Store(const View& v, int64_t at, double value) {
       break;
     case DType::kBF16:
       v.as<uint16_t>()[at] = F32ToBF16(f);
+      break;
+    case DType::kF8_E4M3:
+      v.as<uint8_t>()[at] = F32ToE4M3(f);
       break;
     default:
       break;  // no operation writes floating point to another dtype

@@ -46,6 +46,21 @@ TEST(Convert, BF16RoundsToNearestEven) {
   EXPECT_TRUE(std::isnan(BF16ToF32(F32ToBF16(std::numeric_limits<float>::quiet_NaN()))));
 }
 
+TEST(Convert, E4M3RoundsToNearestEvenAndSaturates) {
+  for (int q = 0; q < 0x7e; ++q) {
+    const auto low = static_cast<float>(E4M3ToDouble(static_cast<uint8_t>(q)));
+    const auto high = static_cast<float>(E4M3ToDouble(static_cast<uint8_t>(q + 1)));
+    const float middle = (low + high) / 2;
+    ASSERT_EQ(F32ToE4M3(low), q);
+    EXPECT_EQ(F32ToE4M3(-low), q | 0x80);
+    EXPECT_EQ(F32ToE4M3(middle), q + q % 2) << q;
+    EXPECT_EQ(F32ToE4M3(std::nextafter(middle, 0.0f)), q);
+    EXPECT_EQ(F32ToE4M3(std::nextafter(middle, 1e3f)), q + 1);
+  }
+  for (const float f : {448.0f, 464.0f, 1e9f, INFINITY}) EXPECT_EQ(F32ToE4M3(-f), 0xfe) << f;
+  EXPECT_TRUE(std::isnan(E4M3ToDouble(F32ToE4M3(NAN))));
+}
+
 TEST(Convert, BlockTypes) {
   // d = 0.5 (0x3800), m = -2 (0xc000); quants count up.
   std::vector<uint8_t> q8(34), q4_0(18), q4_1(20);
@@ -120,6 +135,28 @@ TEST(Convert, BlocksOf128) {
     EXPECT_EQ(Load(v, i), 0.5 * q - 2) << i;
     EXPECT_EQ(Load(v, 128 + i), q) << i;
   }
+}
+
+TEST(Convert, ScalesBehindRows) {
+  // Two rows of three quants; the scales are 0.5 and 2.
+  uint8_t rows[] = {0x38, 0xfe, 0x01, 0, 0, 0, 0x3f, 0x08, 0x80, 0x7f, 0, 0, 0, 0x40};
+  View v;
+  v.data = rows;
+  v.dtype = DType::kF8_E4M3;
+  v.shape[1] = 3;
+  v.stride[0] = 7;
+  EXPECT_EQ(RowScale(v, 0), 0.5);
+  EXPECT_EQ(RowScale(v, 1), 2);
+  EXPECT_EQ(Load(v, 0), 1);
+  EXPECT_EQ(Load(v, 1), -448);
+  EXPECT_EQ(Load(v, 2), 0x1p-9);
+  EXPECT_EQ(Load(v, At(v, 1)), 0x1p-6);
+  v.dtype = DType::kI8;
+  EXPECT_EQ(Load(v, 1), -2);
+  EXPECT_EQ(Load(v, At(v, 1) + 1), -128);
+  EXPECT_EQ(Load(v, At(v, 1) + 2), 127);
+  v.dtype = DType::kQ8_0;
+  EXPECT_EQ(RowScale(v, 1), 1);
 }
 
 }  // namespace

@@ -10,7 +10,8 @@ void Linear(const View& x, const View& w, const View& bias, const View& y) {
   std::vector<std::vector<double>> x_rows;
   for (int64_t m = 0; m < rows; ++m) x_rows.push_back(LoadRow(x, At(x, m), inner));
   for (int64_t n = 0; n < w.shape[0]; ++n) {
-    const std::vector<double> w_row = LoadRow(w, At(w, n), inner);
+    std::vector<double> w_row = LoadRow(w, At(w, n), inner);
+    for (double& v : w_row) v *= RowScale(w, n);
     for (int64_t m = 0; m < rows; ++m) {
       const std::vector<double>& x_row = x_rows[static_cast<size_t>(m)];
       double sum = bias ? Load(bias, n) : 0.0;

@@ -11,7 +11,8 @@ void TakeRows(const View& index, const View& x, const View& y) {
   for (int64_t r = 0; r < y.shape[0]; ++r) {
     const int64_t from = index.as<const int32_t>()[r * index.stride[0]];
     const bool inside = from >= 0 && from < x.shape[0];
-    for (int64_t c = 0; c < y.shape[1]; ++c) Store(y, At(y, r, c), inside ? Load(x, At(x, from, c)) : 0.0);
+    const double scale = inside ? RowScale(x, from) : 0;
+    for (int64_t c = 0; c < y.shape[1]; ++c) Store(y, At(y, r, c), inside ? scale * Load(x, At(x, from, c)) : 0.0);
   }
 }
 

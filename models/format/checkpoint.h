@@ -31,6 +31,8 @@ class Checkpoint {
 
   // The tensor's bytes, row-major in info.dtype. Valid until Release of the same tensor.
   virtual const void* Data(const TensorInfo& info) = 0;
+  // Of a matrix whose dtype is row-scaled (runtime/core/dtype.h): the scale of each of its rows.
+  virtual std::vector<float> Scales(const TensorInfo& info) = 0;
   // The caller is done with the tensor: its pages may be dropped from memory.
   virtual void Release(const TensorInfo& info) = 0;
 

@@ -132,7 +132,8 @@ class HfCheckpoint : public MappedCheckpoint {
       const auto place = places_.find(wanted.name);
       if (place == places_.end() || place->second.dtype != ASSAY_DTYPE_NONE) continue;
       throw Error(place->second.file->path() + ": tensor " + wanted.name + " is of type " +
-                  refused_.at(place->second.file_name) + "; weights must be F32, F16 or BF16");
+                  refused_.at(place->second.file_name) +
+                  "; weights must be F32, F16 or BF16, or F8_E4M3 or I8 with scales");
     }
   }
 

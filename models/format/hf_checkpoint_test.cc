@@ -53,6 +53,82 @@ class HfCheckpointTest : public ::testing::Test {
   TempFolder folder_;
 };
 
+// The tensor in 8 bits, its bytes 0, 1, 2, ... with these scales.
+void Quantize(SafetensorsWriter* w, const std::string& name, const std::string& type, const std::string& scale_name,
+              const std::vector<int64_t>& scale_shape, const std::vector<float>& scales) {
+  for (SafetensorsWriter::Tensor& t : w->tensors) {
+    if (t.name != name) continue;
+    t.type = type;
+    t.data.resize(static_cast<size_t>(t.shape[0] * t.shape[1]));
+    for (size_t i = 0; i < t.data.size(); ++i) t.data[i] = static_cast<char>(i % 126);
+  }
+  std::string bytes;
+  for (const float s : scales) bytes += Bytes(s);
+  w->tensors.push_back({scale_name, "F32", scale_shape, bytes});
+}
+
+const std::string kGate = "model.layers.1.mlp.gate_proj.weight";  // [96, 64]
+
+TEST_F(HfCheckpointTest, ReadsQuantsWithScales) {
+  WriteConfig(TinyConfig(kLlama));
+  std::vector<float> rows(96);
+  for (size_t i = 0; i < rows.size(); ++i) rows[i] = 0.5f + static_cast<float>(i);
+  SafetensorsWriter w = TinySafetensors(kLlama);
+  Quantize(&w, kGate, "I8", kGate + "_scale", {96, 1}, rows);
+  const std::string up = "model.layers.1.mlp.up_proj.weight", down = "model.layers.1.mlp.down_proj.weight";
+  Quantize(&w, up, "F8_E4M3", up + "_scale", {}, {2.5f});
+  Quantize(&w, down, "F8_E4M3", down + "_scale", {1}, {3.5f});
+  const auto c = Open(w);
+  EXPECT_EQ(c->Find(kGate)->dtype, ASSAY_I8);
+  EXPECT_EQ(c->Find(kGate)->bytes, 96u * 64);
+  EXPECT_EQ(c->Scales(*c->Find(kGate)), rows);
+  EXPECT_EQ(static_cast<const uint8_t*>(c->Data(*c->Find(kGate)))[130], 4);
+  EXPECT_EQ(c->Find(up)->dtype, ASSAY_F8_E4M3);
+  EXPECT_EQ(c->Scales(*c->Find(up)), std::vector<float>(96, 2.5f));
+  EXPECT_EQ(c->Scales(*c->Find(down)), std::vector<float>(64, 3.5f));
+}
+
+TEST_F(HfCheckpointTest, BlocksOf128By128AreJoinedWithTheirScales) {
+  json config = TinyConfig(kLlama);
+  config["intermediate_size"] = 256;
+  WriteConfig(config);
+  const std::string down = "model.layers.1.mlp.down_proj.weight";  // [64, 256]
+  SafetensorsWriter w = TinySafetensors(kLlama);
+  for (SafetensorsWriter::Tensor& t : w.tensors) {
+    if (t.name.find("mlp.") == std::string::npos) continue;
+    t.shape = t.name.find("down") == std::string::npos ? std::vector<int64_t>{256, 64} : std::vector<int64_t>{64, 256};
+    t.data = testing::Weights(ASSAY_BF16, 256 * 64, 1);
+  }
+  Quantize(&w, down, "F8_E4M3", down + "_scale_inv", {1, 2}, {2.0f, 4.0f});
+  const auto c = Open(w);
+  const TensorInfo& info = *c->Find(down);
+  ASSERT_EQ(info.dtype, ASSAY_F8_B128);
+  ASSERT_EQ(info.bytes, 64u * 2 * 132);
+  const auto* blocks = static_cast<const uint8_t*>(c->Data(info));
+  for (const auto& [block, scale] : {std::pair(0, 2.0f), {1, 4.0f}, {127, 4.0f}}) {
+    EXPECT_EQ(std::memcmp(blocks + block * 132, &scale, sizeof scale), 0) << block;
+    EXPECT_EQ(blocks[block * 132 + 4 + 3], (block * 128 + 3) % 126) << block;
+  }
+}
+
+TEST_F(HfCheckpointTest, RefusesQuantsWithoutTheirScales) {
+  WriteConfig(TinyConfig(kLlama));
+  const auto expect = [&](const std::string& type, const std::string& name, const std::vector<int64_t>& shape,
+                          const std::vector<float>& scales, const std::string& part) {
+    SafetensorsWriter w = TinySafetensors(kLlama);
+    Quantize(&w, kGate, type, name, shape, scales);
+    ExpectComplaint(w.Build(), part);
+  };
+  expect("I8", "other", {1}, {1}, "has no scales: there is no tensor " + kGate + "_scale");
+  expect("I8", kGate + "_scale", {64}, std::vector<float>(64, 1), "has scales of shape [64]");
+  expect("F8_E4M3", kGate + "_scale_inv", {1, 2}, {1, 1}, "has scales of shape [1, 2]");
+  expect("I8", kGate + "_scale", {1}, {std::numeric_limits<float>::infinity()}, "scale 0 is NaN or infinite");
+  SafetensorsWriter w = TinySafetensors(kLlama);
+  Quantize(&w, kGate, "I8", kGate + "_scale", {1}, {1});
+  w.tensors.push_back({kGate + "_zero_point", "I8", {1}, "x"});
+  ExpectComplaint(w.Build(), "has zero points, which are not supported");
+}
+
 TEST_F(HfCheckpointTest, OpensEachFamily) {
   for (const std::string architecture :
        {"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"}) {
@@ -208,7 +284,7 @@ TEST_F(HfCheckpointTest, RefusesDamagedEntries) {
       },
       "has shape [32, 128], but the model's configuration asks for [64, 64]");
   ExpectHeaderComplaint([&](json& h) { h[embed]["dtype"] = "I16"; },
-                        "is of type I16; weights must be F32, F16 or BF16");
+                        "is of type I16; weights must be F32, F16 or BF16, or F8_E4M3 or I8 with scales");
 }
 
 TEST_F(HfCheckpointTest, RefusesHostileJson) {

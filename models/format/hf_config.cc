@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <optional>
 
+#include "models/format/hf_quantization.h"
 #include "models/format/json_file.h"
 #include "models/format/layout.h"
 #include "models/format/printable.h"
@@ -314,10 +315,8 @@ ModelConfig ParseHfConfig(const json& config, const std::string& where) {
   ModelConfig c;
   const FamilyDefaults& d = FindFamily(f, &c.architecture);
   c.family = d.family;
-  if (f.Find("quantization_config") != nullptr) {
-    f.Fail(
-        "quantization_config: quantised checkpoints are not supported in this layout; use the original weights, or "
-        "GGUF");
+  for (const char* key : {"quantization_config", "compression_config"}) {
+    if (const json* found = f.Find(key)) CheckQuantization(*found, where + ": " + key);
   }
   const bool gemma = c.family == Family::kGemma3;
   const char* act_key = gemma ? "hidden_activation" : "hidden_act";

@@ -267,7 +267,20 @@ TEST(HfConfig, RefusesWhatItCannotRun) {
     ExpectRefused(With(TinyConfig("LlamaForCausalLM"), changes), part);
   };
   refused({{"hidden_act", "gelu"}}, "hidden_act \"gelu\" is not supported");
-  refused({{"quantization_config", {{"quant_method", "awq"}}}}, "quantised checkpoints are not supported");
+  const auto quantized = [](const json& changes) {
+    json weights = {{"num_bits", 8}, {"type", "int"}, {"strategy", "channel"}, {"symmetric", true}};
+    weights.update(changes);
+    return json{{"quant_method", "compressed-tensors"},
+                {"format", "int-quantized"},
+                {"config_groups", {{"group_0", {{"weights", weights}}}}}};
+  };
+  ParseHfConfig(With(TinyConfig("LlamaForCausalLM"), {{"quantization_config", quantized({})}}), "config.json");
+  refused({{"quantization_config", {{"quant_method", "awq"}}}}, "quant_method \"awq\" is not supported");
+  refused({{"quantization_config", {{"quant_method", "fp8"}, {"weight_block_size", {64, 64}}}}},
+          "weight_block_size [64,64] is not supported");
+  refused({{"quantization_config", quantized({{"num_bits", 4}})}}, "num_bits 4 of type \"int\" is not supported");
+  refused({{"quantization_config", quantized({{"strategy", "group"}})}}, "strategy \"group\" is not supported");
+  refused({{"quantization_config", quantized({{"symmetric", false}})}}, "symmetric false is not supported");
   refused({{"num_attention_heads", 0}}, "number of attention heads is 0");
   refused({{"num_attention_heads", -4}}, "number of attention heads is -4");
   refused({{"num_key_value_heads", 3}}, "not a multiple of 3 key/value heads");

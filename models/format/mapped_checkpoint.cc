@@ -48,7 +48,36 @@ uint64_t FirstBadElement(assay_dtype dtype, const uint8_t* p, uint64_t n, bool p
 }
 
 uint64_t AlignmentOf(assay_dtype dtype) {
-  return dtype == ASSAY_F32 ? 4 : 2;
+  return dtype == ASSAY_F32 ? 4 : IsRowScaled(dtype) ? 1 : 2;
+}
+
+constexpr int64_t kBlock = 128;  // rows and columns that share a scale
+
+int64_t CountOf(const std::vector<int64_t>& shape) {
+  int64_t count = 1;
+  for (const int64_t dim : shape) count *= dim;
+  return count;
+}
+
+std::vector<float> ReadFloats(assay_dtype dtype, const uint8_t* p, int64_t count) {
+  std::vector<float> values(static_cast<size_t>(count));
+  ConvertElements(dtype, p, ASSAY_F32, values.data(), values.size());
+  return values;
+}
+
+// The dtype of a matrix with such scales.
+assay_dtype ScaledDType(const std::string& who, assay_dtype quants, const std::vector<int64_t>& matrix,
+                        assay_dtype scale, const std::vector<int64_t>& shape) {
+  if (scale != ASSAY_F32 && scale != ASSAY_BF16 && scale != ASSAY_F16) {
+    throw Error(who + ": its scales must be F32, F16 or BF16");
+  }
+  const int64_t count = CountOf(shape);
+  if (count == 1 || (count == matrix[0] && shape[0] == count)) return quants;
+  const std::vector<int64_t> blocks = {(matrix[0] + kBlock - 1) / kBlock, matrix[1] / kBlock};
+  if (quants == ASSAY_F8_E4M3 && shape == blocks && matrix[1] % kBlock == 0) return ASSAY_F8_B128;
+  throw Error(who + " " + ShapeText(matrix) + " has scales of shape " + ShapeText(shape) +
+              "; there must be one for the whole, for each row, or, of FP8, for each block of 128 by 128 with rows "
+              "that are whole blocks");
 }
 
 }  // namespace
@@ -59,46 +88,70 @@ const TensorInfo* Checkpoint::Find(const std::string& name) const {
   return found == tensors_.end() ? nullptr : &*found;
 }
 
-void MappedCheckpoint::AdoptTensor(TensorInfo info, Place place) {
+void MappedCheckpoint::AdoptTensor(TensorInfo info, Place place, std::optional<Place> scale) {
   const std::string who = place.file->path() + ": tensor " + place.file_name;
   if (place.shape != info.shape) {
     throw Error(who + " has shape " + ShapeText(place.shape) + ", but the model's configuration asks for " +
                 ShapeText(info.shape) + ": the weights and the configuration are not of the same model");
   }
-  if (IsBlockType(place.dtype) && info.shape.size() == 1) {
+  if ((IsBlockType(place.dtype) || IsRowScaled(place.dtype)) && info.shape.size() == 1) {
     throw Error(who + " is a vector of type " + DTypeName(place.dtype) + "; norms and biases must be f32, f16 or bf16");
   }
   info.dtype = place.dtype;
   info.bytes = place.bytes;
-  loaded_[info.name].place = std::move(place);
+  if (scale) {
+    info.dtype = ScaledDType(who, place.dtype, info.shape, scale->dtype, scale->shape);
+    info.bytes = DTypeBytes(info.dtype, static_cast<uint64_t>(CountOf(info.shape)));
+  }
+  Loaded& loaded = loaded_[info.name];
+  loaded.place = std::move(place);
+  loaded.scale = std::move(scale);
   tensors_.push_back(std::move(info));
 }
 
 void MappedCheckpoint::Adopt(std::unordered_map<std::string, Place> places) {
-  std::map<assay_dtype, uint64_t> bytes_of;
   for (TensorInfo& wanted : LayoutOf(config_)) {
     const auto found = places.find(wanted.name);
     if (found == places.end()) {
       throw Error(path_ + ": tensor " + wanted.name + " " + ShapeText(wanted.shape) +
                   " is missing: the download is incomplete, or the configuration belongs to another model");
     }
-    bytes_of[found->second.dtype] += found->second.bytes;
-    AdoptTensor(std::move(wanted), std::move(found->second));
+    std::optional<Place> scale;
+    if (IsRowScaled(found->second.dtype) && wanted.shape.size() == 2) {
+      auto at = places.find(wanted.name + "_scale");
+      if (at == places.end()) at = places.find(wanted.name + "_scale_inv");
+      if (at == places.end() || places.count(wanted.name + "_zero_point") != 0) {
+        throw Error(found->second.file->path() + ": tensor " + found->second.file_name + " is of type " +
+                    DTypeName(found->second.dtype) + " and " +
+                    (at == places.end() ? "has no scales: there is no tensor " + wanted.name + "_scale"
+                                        : "has zero points, which are not supported"));
+      }
+      scale = at->second;
+    }
+    AdoptTensor(std::move(wanted), std::move(found->second), std::move(scale));
   }
   if (const auto found = places.find(kRopeFreqsName); found != places.end()) {
     if (found->second.dtype != ASSAY_F32) throw Error(path_ + ": tensor " + kRopeFreqsName + " must be f32");
-    AdoptTensor({kRopeFreqsName, ASSAY_F32, {config_.rope.rotary_dim / 2}, 0}, std::move(found->second));
+    AdoptTensor({kRopeFreqsName, ASSAY_F32, {config_.rope.rotary_dim / 2}, 0}, std::move(found->second), std::nullopt);
   }
+  std::map<assay_dtype, uint64_t> bytes_of;
+  for (const TensorInfo& t : tensors_) bytes_of[t.dtype] += t.bytes;
   const auto most = std::max_element(bytes_of.begin(), bytes_of.end(),
                                      [](const auto& a, const auto& b) { return a.second < b.second; });
   config_.file_dtype = most->first;
 }
 
-void MappedCheckpoint::CheckValues(const TensorInfo& info, const Place& place) const {
+void MappedCheckpoint::CheckValues(const TensorInfo& info, const Loaded& loaded) const {
+  const Place& place = loaded.place;
   const uint8_t* p = place.file->data() + place.offset;
   const std::string who = place.file->path() + ": tensor " + place.file_name + ": ";
   const char* mend = ": the file is damaged or was badly converted, fetch or convert it again";
-  if (IsBlockType(info.dtype)) {
+  if (loaded.scale) {
+    const Place& scale = *loaded.scale;
+    const auto n = static_cast<uint64_t>(CountOf(scale.shape));
+    const uint64_t bad = FirstBadElement(scale.dtype, scale.file->data() + scale.offset, n, false);
+    if (bad < n) throw Error(who + "scale " + std::to_string(bad) + " is NaN or infinite" + mend);
+  } else if (IsBlockType(info.dtype)) {
     const uint64_t blocks = info.bytes / static_cast<uint64_t>(FindDType(info.dtype)->block_bytes);
     const uint64_t bad = FirstBadBlock(info.dtype, p, blocks);
     if (bad < blocks) throw Error(who + "the scale of block " + std::to_string(bad) + " is NaN or infinite" + mend);
@@ -115,8 +168,12 @@ void MappedCheckpoint::CheckValues(const TensorInfo& info, const Place& place) c
 
 const void* MappedCheckpoint::Data(const TensorInfo& info) {
   Loaded& loaded = loaded_.at(info.name);
-  if (!loaded.checked) CheckValues(info, loaded.place);
+  if (!loaded.checked) CheckValues(info, loaded);
   loaded.checked = true;
+  if (info.dtype != loaded.place.dtype) {
+    if (!loaded.copy) loaded.copy = JoinBlocks(info, loaded);
+    return loaded.copy.get();
+  }
   const uint8_t* p = loaded.place.file->data() + loaded.place.offset;
   if (reinterpret_cast<uintptr_t>(p) % AlignmentOf(info.dtype) == 0) return p;
   if (!loaded.copy) {
@@ -124,6 +181,31 @@ const void* MappedCheckpoint::Data(const TensorInfo& info) {
     std::memcpy(loaded.copy.get(), p, info.bytes);
   }
   return loaded.copy.get();
+}
+
+// Quants and scales of blocks as F8_B128 has them.
+std::unique_ptr<uint8_t[]> MappedCheckpoint::JoinBlocks(const TensorInfo& info, const Loaded& loaded) const {
+  const Place& scale = *loaded.scale;
+  const uint8_t* quants = loaded.place.file->data() + loaded.place.offset;
+  const std::vector<float> scales = ReadFloats(scale.dtype, scale.file->data() + scale.offset, CountOf(scale.shape));
+  const int64_t blocks = info.shape[1] / kBlock;
+  auto joined = std::make_unique_for_overwrite<uint8_t[]>(info.bytes);
+  uint8_t* to = joined.get();
+  for (int64_t row = 0; row < info.shape[0]; ++row) {
+    for (int64_t b = 0; b < blocks; ++b, quants += kBlock) {
+      std::memcpy(to, &scales[static_cast<size_t>(row / kBlock * blocks + b)], sizeof(float));
+      std::memcpy(to + sizeof(float), quants, kBlock);
+      to += sizeof(float) + kBlock;
+    }
+  }
+  return joined;
+}
+
+std::vector<float> MappedCheckpoint::Scales(const TensorInfo& info) {
+  const Place& scale = *loaded_.at(info.name).scale;
+  std::vector<float> values = ReadFloats(scale.dtype, scale.file->data() + scale.offset, CountOf(scale.shape));
+  values.resize(static_cast<size_t>(info.shape[0]), values[0]);
+  return values;
 }
 
 void MappedCheckpoint::Release(const TensorInfo& info) {

@@ -64,7 +64,7 @@ class SyntheticCheckpoint : public Checkpoint {
     tensors_ = LayoutOf(config_);
     for (TensorInfo& t : tensors_) {
       const bool vector = t.shape.size() == 1;
-      t.dtype = vector && IsBlockType(dtype) ? ASSAY_F32 : dtype;
+      t.dtype = vector && (IsBlockType(dtype) || IsRowScaled(dtype)) ? ASSAY_F32 : dtype;
       if (t.shape.back() % FindDType(t.dtype)->block_elems != 0) {
         throw Error(path_ + ": tensor " + t.name + " " + ShapeText(t.shape) + " has rows that are no whole number of " +
                     DTypeName(dtype) + " blocks: choose bf16");
@@ -80,6 +80,9 @@ class SyntheticCheckpoint : public Checkpoint {
       Generate(info, buffer.get());
     }
     return buffer.get();
+  }
+  std::vector<float> Scales(const TensorInfo& info) override {
+    return std::vector<float>(static_cast<size_t>(info.shape[0]), ScaleOf(info));
   }
   void Release(const TensorInfo& info) override { made_.erase(info.name); }
   bool synthetic() const override { return true; }
@@ -106,11 +109,18 @@ class SyntheticCheckpoint : public Checkpoint {
     return to_residual ? plain / std::sqrt(2.0f * static_cast<float>(config_.layers)) : plain;
   }
 
+  float LimitOf(const TensorInfo& info) const { return DeviationOf(info) * std::sqrt(3.0f); }
+  // Values are spread evenly within their limit: one scale suits all rows.
+  float ScaleOf(const TensorInfo& info) const {
+    const float limit = LimitOf(info);
+    return ScaleFor(info.dtype, &limit, 1);
+  }
+
   void Generate(const TensorInfo& info, uint8_t* out) const {
     const uint64_t elements = ElementsOf(info);
     const uint64_t chunks = (elements + kChunk - 1) / kChunk;
     const bool norm = info.shape.size() == 1 && EndsWith(info.name, "norm.weight");
-    const float limit = DeviationOf(info) * std::sqrt(3.0f);
+    const float limit = LimitOf(info);
     const uint64_t seed = SeedOf(info.name);
     const auto fill = [&](uint64_t begin, uint64_t end) {
       float values[kChunk];
@@ -121,7 +131,12 @@ class SyntheticCheckpoint : public Checkpoint {
         } else {
           FillUniform(Mix(seed + c), limit, values, n);
         }
-        ConvertElements(ASSAY_F32, values, info.dtype, out + DTypeBytes(info.dtype, c * kChunk), n);
+        uint8_t* to = out + DTypeBytes(info.dtype, c * kChunk);
+        if (IsRowScaled(info.dtype)) {
+          Quantize(info.dtype, values, ScaleOf(info), to, n);
+        } else {
+          ConvertElements(ASSAY_F32, values, info.dtype, to, n);
+        }
       }
     };
     // Small tensors are not worth a thread.
@@ -141,13 +156,13 @@ class SyntheticCheckpoint : public Checkpoint {
 }  // namespace
 
 std::unique_ptr<Checkpoint> MakeSynthetic(const ModelConfig& config, assay_dtype dtype) {
-  static constexpr assay_dtype kAllowed[] = {ASSAY_F32,  ASSAY_F16,     ASSAY_BF16,   ASSAY_Q8_0, ASSAY_Q4_0,
-                                             ASSAY_Q4_1, ASSAY_Q5_0,    ASSAY_Q5_1,   ASSAY_Q4_K, ASSAY_Q5_K,
-                                             ASSAY_Q6_K, ASSAY_F8_B128, ASSAY_I4_G128};
+  static constexpr assay_dtype kAllowed[] = {ASSAY_F32,  ASSAY_F16,     ASSAY_BF16,    ASSAY_Q8_0,    ASSAY_Q4_0,
+                                             ASSAY_Q4_1, ASSAY_Q5_0,    ASSAY_Q5_1,    ASSAY_Q4_K,    ASSAY_Q5_K,
+                                             ASSAY_Q6_K, ASSAY_F8_B128, ASSAY_I4_G128, ASSAY_F8_E4M3, ASSAY_I8};
   if (std::find(std::begin(kAllowed), std::end(kAllowed), dtype) == std::end(kAllowed)) {
     throw Error("shape:" + config.name + ": weights of type " + DTypeName(dtype) +
                 " cannot be made (there are f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, q4_k, q5_k, q6_k, f8_b128, "
-                "i4_g128)");
+                "i4_g128, f8_e4m3, i8)");
   }
   return std::make_unique<SyntheticCheckpoint>(config, dtype);
 }

@@ -10,7 +10,7 @@
 namespace assay {
 
 // `name` without "shape:". Throws Error that lists the names if it is unknown, or if dtype is none of
-// F32, F16, BF16 and the block types. Vectors (norms, biases) of models of a block type are f32.
+// F32, F16, BF16, the block types, F8_E4M3, I8. Vectors (norms, biases) of quantised models are f32.
 std::unique_ptr<Checkpoint> OpenSynthetic(const std::string& name, assay_dtype dtype);
 
 // As OpenSynthetic, for a (checked) config of one's own.

@@ -70,6 +70,22 @@ TEST(Synthetic, IsTheSameEachTimeAndInEachType) {
       EXPECT_EQ(std::memcmp(other->Data(t), expected.data(), t.bytes), 0) << DTypeName(dtype) << " " << name;
     }
   }
+  for (const assay_dtype dtype : {ASSAY_F8_E4M3, ASSAY_I8}) {
+    const auto other = MakeSynthetic(Small(), dtype);
+    const TensorInfo& t = *other->Find("model.layers.1.mlp.down_proj.weight");
+    EXPECT_EQ(t.dtype, dtype);
+    EXPECT_EQ(other->Find("model.norm.weight")->dtype, ASSAY_F32);
+    const std::vector<float> x = Values(*f32, *f32->Find(t.name)), scales = other->Scales(t);
+    ASSERT_EQ(scales.size(), static_cast<size_t>(t.shape[0]));
+    std::vector<float> back(x.size());
+    Dequantize(dtype, static_cast<const uint8_t*>(other->Data(t)), scales[0], back.data(), back.size());
+    // Half a step: of int8 of the whole range, of e4m3 of the number itself, or of its subnormals.
+    const float step = scales[0] * (dtype == ASSAY_I8 ? 0.5f : 0x1p-10f);
+    for (size_t i = 0; i < x.size(); ++i) {
+      const float relative = dtype == ASSAY_I8 ? 1e-6f : 0x1p-4f;
+      ASSERT_LE(std::abs(back[i] - x[i]), std::max(step * 1.001f, relative * std::abs(x[i]))) << i;
+    }
+  }
   f32->Release(*f32->Find("model.embed_tokens.weight"));
   const std::vector<float> made_again = Values(*f32, *f32->Find("model.embed_tokens.weight"));
   EXPECT_EQ(made_again, Values(*again, *again->Find("model.embed_tokens.weight")));

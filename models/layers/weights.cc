@@ -16,29 +16,47 @@ bool Lists(const assay_dtype (&list)[N], assay_dtype dtype) {
   return std::find(list, list + N, dtype) != list + N;
 }
 
-std::string ListNames(const assay_device_info& info) {
+template <size_t N>
+std::string ListNames(const assay_dtype (&list)[N]) {
   std::string names;
-  for (const assay_dtype d : info.weight_dtypes) {
+  for (const assay_dtype d : list) {
     if (d == ASSAY_DTYPE_NONE) break;
     names += (names.empty() ? "" : ", ") + std::string(DTypeName(d));
   }
   return names;
 }
 
+assay_dtype ChooseKv(const std::string& name, const std::string& kv, const assay_device_info& info) {
+  static const std::map<std::string, assay_dtype> dtypes = {
+      {"f32", ASSAY_F32}, {"bf16", ASSAY_BF16}, {"f16", ASSAY_F16}, {"fp8", ASSAY_F8_E4M3}};
+  if (kv == "auto" && name != "f32") return info.kv_dtypes[0];
+  const auto found = dtypes.find(kv == "auto" ? name : kv);
+  if (found == dtypes.end()) throw Error("--kv-dtype " + kv + ": unknown; use auto, bf16, f16, f32 or fp8");
+  if (!Lists(info.kv_dtypes, found->second)) {
+    throw Error((kv == "auto" ? "--dtype " + name : "--kv-dtype " + kv) + ": device " + info.id +
+                " has no kernels for a KV cache in " + DTypeName(found->second) + "; it has " +
+                ListNames(info.kv_dtypes));
+  }
+  return found->second;
+}
+
 }  // namespace
 
-DTypeChoice ChooseDTypes(const std::string& name, const assay_device_info& info) {
+DTypeChoice ChooseDTypes(const std::string& name, const std::string& kv, const assay_device_info& info) {
   DTypeChoice c;
   c.name = name;
   c.act = info.act_dtypes[0];
   if (name == "f32") {
-    c.linear = c.embed = c.compute = c.act = c.kv = ASSAY_F32;
+    c.linear = c.embed = c.compute = c.act = ASSAY_F32;
   } else if (name == "bf16") {
     c.linear = c.embed = ASSAY_BF16;
   } else if (name == "f16") {
     c.linear = c.embed = ASSAY_F16;
   } else if (name == "int8") {
     c.linear = c.embed = ASSAY_Q8_0;
+  } else if (name == "i8" || name == "f8_e4m3") {  // as below
+    c.linear = DTypeOfName(name);
+    c.embed = Lists(info.weight_dtypes, ASSAY_BF16) ? ASSAY_BF16 : ASSAY_F16;
   } else if (name == "fp8" || (name == "int4" && Lists(info.weight_dtypes, ASSAY_I4_G128))) {
     // Published FP8 and INT4 models (AWQ, GPTQ, TensorRT-LLM) quantise the layers alone: embedding and head keep 16
     // bits.
@@ -49,17 +67,18 @@ DTypeChoice ChooseDTypes(const std::string& name, const assay_device_info& info)
     c.linear = ASSAY_Q4_0;
     c.embed = ASSAY_Q8_0;
   } else if (name != "auto") {
-    throw Error("--dtype " + name + ": unknown; use auto, bf16, f16, f32, int8, int4 or fp8");
+    throw Error("--dtype " + name + ": unknown; use auto, bf16, f16, f32, int8, int4, fp8, i8 or f8_e4m3");
   }
   for (const assay_dtype d : {c.linear, c.embed}) {
     if (d != ASSAY_DTYPE_NONE && !Lists(info.weight_dtypes, d)) {
       throw Error("--dtype " + name + ": device " + info.id + " has no kernels for " + DTypeName(d) +
-                  " weights; it has " + ListNames(info));
+                  " weights; it has " + ListNames(info.weight_dtypes));
     }
   }
-  if (!Lists(info.act_dtypes, c.act) || (c.kv != ASSAY_DTYPE_NONE && !Lists(info.kv_dtypes, c.kv))) {
-    throw Error("--dtype " + name + ": device " + info.id + " cannot keep activations and KV cache in f32");
+  if (!Lists(info.act_dtypes, c.act)) {
+    throw Error("--dtype " + name + ": device " + info.id + " cannot keep activations in f32");
   }
+  c.kv = ChooseKv(name, kv, info);
   return c;
 }
 
@@ -112,31 +131,11 @@ assay_dtype WeightLoader::MainDType() {
     if (t.shape.size() != 2) continue;
     const bool outer = t.name.find("layers.") == std::string::npos;
     const assay_dtype wanted = outer ? dtypes_.embed : dtypes_.linear;
-    elements[KeptDType(t.dtype, wanted)] += t.shape[0] * t.shape[1];
+    elements[wanted == ASSAY_DTYPE_NONE ? t.dtype : wanted] += t.shape[0] * t.shape[1];
   }
   const auto most = std::max_element(elements.begin(), elements.end(),
                                      [](const auto& a, const auto& b) { return a.second < b.second; });
   return most == elements.end() ? ASSAY_DTYPE_NONE : most->first;
-}
-
-std::string WeightLoader::Conversion() const {
-  std::string names;
-  uint64_t before = 0, after = 0;
-  assay_dtype kept = ASSAY_DTYPE_NONE;
-  for (const TensorInfo& t : checkpoint_->tensors()) {
-    const bool outer = t.name.find("layers.") == std::string::npos;
-    const assay_dtype wanted = outer ? dtypes_.embed : dtypes_.linear, target = KeptDType(t.dtype, wanted);
-    if (t.shape.size() != 2 || wanted != ASSAY_DTYPE_NONE || target == t.dtype) continue;
-    const std::string name = DTypeName(t.dtype);
-    if ((", " + names + ",").find(" " + name + ",") == std::string::npos) names += (names.empty() ? "" : ", ") + name;
-    before += t.bytes;
-    after += DTypeBytes(target, static_cast<uint64_t>(t.shape[0] * t.shape[1]));
-    kept = target;
-  }
-  if (names.empty()) return "";
-  const auto mib = [](uint64_t bytes) { return std::to_string((bytes + (1 << 19)) >> 20) + " MiB"; };
-  return "device " + device_->id() + " has no kernels for " + names + " weights: they are kept as " + DTypeName(kept) +
-         ", " + mib(after) + " for the file's " + mib(before);
 }
 
 const TensorInfo& WeightLoader::Need(const std::string& name) const {
@@ -162,24 +161,13 @@ WeightLoader::Source WeightLoader::Columns(Source source, const Range& cols) con
   return source;
 }
 
-// What the file's precision is where the device has kernels for it; a block type for which it has none is unpacked to
-// the nearest of the others, for f16 holds 11 bits.
-assay_dtype WeightLoader::KeptDType(assay_dtype in_file, assay_dtype wanted) const {
-  const auto& kernels = device_->info().weight_dtypes;
-  if (wanted != ASSAY_DTYPE_NONE) return wanted;
-  if (!IsBlockType(in_file) || Lists(kernels, in_file)) return in_file;
-  for (const assay_dtype dtype : {ASSAY_F16, ASSAY_BF16, ASSAY_F32}) {
-    if (Lists(kernels, dtype)) return dtype;
-  }
-  return in_file;
-}
-
 assay_dtype WeightLoader::TargetDType(const Source& source, assay_dtype wanted) const {
   const TensorInfo& info = Need(source.weight);
-  const assay_dtype target = KeptDType(info.dtype, wanted);
+  const assay_dtype target = wanted == ASSAY_DTYPE_NONE ? info.dtype : wanted;
   if (!Lists(device_->info().weight_dtypes, target)) {
     throw Error(checkpoint_->path() + ": tensor '" + info.name + "' is " + DTypeName(target) + ", and device " +
-                device_->id() + " has kernels for " + ListNames(device_->info()) + " only; choose one with --dtype");
+                device_->id() + " has kernels for " + ListNames(device_->info().weight_dtypes) +
+                " only; choose one with --dtype");
   }
   const DTypeInfo* d = FindDType(target);
   if (info.shape[1] % d->block_elems != 0) {
@@ -245,9 +233,11 @@ std::optional<Tensor> WeightLoader::LoadBias(const std::vector<Source>& sources,
   return MakeTensor(buffer_ ? buffer_->handle() : nullptr, at, ASSAY_F32, {rows});
 }
 
-// The source's elements in the target dtype, row by row; returns where they end.
-uint8_t* WeightLoader::Convert(const Source& source, assay_dtype target, uint8_t* to) {
+// The source's elements in the target dtype, row by row; returns where they end. scales: those of a row-scaled target's
+// rows are added.
+uint8_t* WeightLoader::Convert(const Source& source, assay_dtype target, uint8_t* to, std::vector<float>* scales) {
   const TensorInfo& info = Need(source.weight);
+  if (IsRowScaled(info.dtype) || IsRowScaled(target)) return ConvertByRows(source, target, to, scales);
   const auto* data = static_cast<const uint8_t*>(checkpoint_->Data(info));
   const int64_t cols = info.shape[1];
   // Whole rows lie one after the other.
@@ -263,18 +253,56 @@ uint8_t* WeightLoader::Convert(const Source& source, assay_dtype target, uint8_t
   return to;
 }
 
-void WeightLoader::Pack(const std::vector<Source>& sources, const assay_weight_desc& desc, uint64_t offset) {
+// From or to a dtype with a scale per row.
+uint8_t* WeightLoader::ConvertByRows(const Source& source, assay_dtype target, uint8_t* to,
+                                     std::vector<float>* scales) {
+  const TensorInfo& info = Need(source.weight);
+  const auto* data = static_cast<const uint8_t*>(checkpoint_->Data(info));
+  const std::vector<float> given = IsRowScaled(info.dtype) ? checkpoint_->Scales(info) : std::vector<float>();
+  const auto cols = static_cast<uint64_t>(source.cols.count);
+  std::vector<float> values(cols);
+  for (int64_t r = source.rows.begin; r < source.rows.begin + source.rows.count; ++r) {
+    const uint8_t* from = data + DTypeBytes(info.dtype, static_cast<uint64_t>(r * info.shape[1] + source.cols.begin));
+    if (info.dtype == target) {
+      std::memcpy(to, from, cols);
+      scales->push_back(given[static_cast<size_t>(r)]);
+    } else {
+      if (given.empty()) {
+        ConvertElements(info.dtype, from, ASSAY_F32, values.data(), cols);
+      } else {
+        Dequantize(info.dtype, from, given[static_cast<size_t>(r)], values.data(), cols);
+      }
+      if (IsRowScaled(target)) {
+        scales->push_back(ScaleFor(target, values.data(), cols));
+        Quantize(target, values.data(), scales->back(), to, cols);
+      } else {
+        ConvertElements(ASSAY_F32, values.data(), target, to, cols);
+      }
+    }
+    to += DTypeBytes(target, cols);
+  }
+  checkpoint_->Release(info);
+  return to;
+}
+
+void WeightLoader::Pack(const std::vector<Source>& sources, assay_weight_desc desc, uint64_t offset) {
   ThrowIfInterrupted();
   const TensorInfo& first = Need(sources[0].weight);
+  std::vector<float> scales;
   if (sources.size() == 1 && first.dtype == desc.dtype && desc.cols == first.shape[1]) {
     const auto* data = static_cast<const uint8_t*>(checkpoint_->Data(first));
+    if (IsRowScaled(desc.dtype)) {
+      scales = checkpoint_->Scales(first);
+      desc.scales = scales.data() + sources[0].rows.begin;
+    }
     device_->PackWeight(desc, data + DTypeBytes(desc.dtype, sources[0].rows.begin * desc.cols), *buffer_, offset);
     checkpoint_->Release(first);
     return;
   }
   std::vector<uint8_t> joined(DTypeBytes(desc.dtype, static_cast<uint64_t>(desc.rows * desc.cols)));
   uint8_t* at = joined.data();
-  for (const Source& s : sources) at = Convert(s, desc.dtype, at);
+  for (const Source& s : sources) at = Convert(s, desc.dtype, at, &scales);
+  desc.scales = scales.data();
   device_->PackWeight(desc, joined.data(), *buffer_, offset);
 }
 

@@ -14,17 +14,18 @@
 
 namespace assay {
 
-// What --dtype means on a device.
+// What --dtype and --kv-dtype mean on a device.
 struct DTypeChoice {
   std::string name;                        // as the user wrote it
-  assay_dtype linear = ASSAY_DTYPE_NONE;   // NONE: as in the file, or WeightLoader::Conversion says otherwise
+  assay_dtype linear = ASSAY_DTYPE_NONE;   // NONE: each weight keeps the file's dtype
   assay_dtype embed = ASSAY_DTYPE_NONE;    // embedding table and head
   assay_dtype compute = ASSAY_DTYPE_NONE;  // F32: no operand is rounded below f32
   assay_dtype act = ASSAY_F32;
-  assay_dtype kv = ASSAY_DTYPE_NONE;  // NONE: what the device prefers
+  assay_dtype kv = ASSAY_DTYPE_NONE;
 };
-// name: auto, f32, bf16, f16, int8, int4 or fp8. Throws Error if the device lacks what it needs.
-DTypeChoice ChooseDTypes(const std::string& name, const assay_device_info& info);
+// name: auto, f32, bf16, f16, int8, int4, fp8, i8 or f8_e4m3. kv: auto (what the device prefers; f32 if name is), f32,
+// bf16, f16 or fp8. Throws Error if the device lacks what it needs.
+DTypeChoice ChooseDTypes(const std::string& name, const std::string& kv, const assay_device_info& info);
 
 // A linear layer: y = x * w^T + bias. Weights of one dtype that share an input are packed as one product; where a file
 // mixes dtypes (some GGUF recipes do), there is a part for each.
@@ -65,9 +66,6 @@ class WeightLoader {
   // The dtype that most weights of the whole model have on the device: elements, not bytes, for a 16-bit head of a
   // small 4-bit model is the larger part of its bytes.
   assay_dtype MainDType();
-  // One line on weights of block types that the device has no kernels for: what they become, and what that takes. "" if
-  // there are none.
-  std::string Conversion() const;
 
   // Converts, packs, and lets the checkpoint release each source tensor. `at` is where the bytes above begin, in a
   // buffer that holds them; without a buffer nothing is read and the tensors only carry shapes.
@@ -89,13 +87,13 @@ class WeightLoader {
   // Columns: their products are summed over ranks, so only the first rank adds the bias.
   Source Rows(Source source, const Range& rows) const;
   Source Columns(Source source, const Range& cols) const;
-  assay_dtype KeptDType(assay_dtype in_file, assay_dtype wanted) const;
   assay_dtype TargetDType(const Source& source, assay_dtype wanted) const;
   Tensor LoadVector(const std::string& name, float offset);  // offset: added to each element
   LinearWeights LoadLinear(const std::vector<Source>& sources, uint32_t usage, assay_dtype wanted);
   LinearWeights::Part LoadPart(const std::vector<Source>& sources, assay_dtype target, uint32_t usage);
-  uint8_t* Convert(const Source& source, assay_dtype target, uint8_t* to);
-  void Pack(const std::vector<Source>& sources, const assay_weight_desc& desc, uint64_t offset);
+  uint8_t* Convert(const Source& source, assay_dtype target, uint8_t* to, std::vector<float>* scales);
+  uint8_t* ConvertByRows(const Source& source, assay_dtype target, uint8_t* to, std::vector<float>* scales);
+  void Pack(const std::vector<Source>& sources, assay_weight_desc desc, uint64_t offset);
   std::optional<Tensor> LoadBias(const std::vector<Source>& sources, int64_t rows);
   uint64_t Reserve(uint64_t bytes, uint64_t alignment);
   const TensorInfo& Need(const std::string& name) const;

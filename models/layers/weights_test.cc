@@ -16,9 +16,9 @@ assay_device_info DeviceWith(std::initializer_list<assay_dtype> weights) {
   return info;
 }
 
-std::string ErrorOf(const std::string& name, const assay_device_info& info) {
+std::string ErrorOf(const std::string& name, const assay_device_info& info, const std::string& kv = "auto") {
   try {
-    ChooseDTypes(name, info);
+    ChooseDTypes(name, kv, info);
   } catch (const Error& e) {
     return e.what();
   }
@@ -27,10 +27,10 @@ std::string ErrorOf(const std::string& name, const assay_device_info& info) {
 
 TEST(ChooseDTypes, Int4IsWhatTheDeviceHas) {
   const DTypeChoice groups =
-      ChooseDTypes("int4", DeviceWith({ASSAY_BF16, ASSAY_Q8_0, ASSAY_Q4_0, ASSAY_F8_B128, ASSAY_I4_G128}));
+      ChooseDTypes("int4", "auto", DeviceWith({ASSAY_BF16, ASSAY_Q8_0, ASSAY_Q4_0, ASSAY_F8_B128, ASSAY_I4_G128}));
   EXPECT_EQ(groups.linear, ASSAY_I4_G128);
   EXPECT_EQ(groups.embed, ASSAY_BF16);
-  const DTypeChoice blocks = ChooseDTypes("int4", DeviceWith({ASSAY_BF16, ASSAY_Q8_0, ASSAY_Q4_0}));
+  const DTypeChoice blocks = ChooseDTypes("int4", "auto", DeviceWith({ASSAY_BF16, ASSAY_Q8_0, ASSAY_Q4_0}));
   EXPECT_EQ(blocks.linear, ASSAY_Q4_0);
   EXPECT_EQ(blocks.embed, ASSAY_Q8_0);
   EXPECT_EQ(ErrorOf("int4", DeviceWith({ASSAY_BF16, ASSAY_F16})),
@@ -38,41 +38,49 @@ TEST(ChooseDTypes, Int4IsWhatTheDeviceHas) {
 }
 
 TEST(ChooseDTypes, Fp8KeepsEmbeddingAndHeadIn16Bits) {
-  const DTypeChoice choice = ChooseDTypes("fp8", DeviceWith({ASSAY_F16, ASSAY_BF16, ASSAY_F8_B128}));
+  const DTypeChoice choice = ChooseDTypes("fp8", "auto", DeviceWith({ASSAY_F16, ASSAY_BF16, ASSAY_F8_B128}));
   EXPECT_EQ(choice.linear, ASSAY_F8_B128);
   EXPECT_EQ(choice.embed, ASSAY_BF16);
   EXPECT_EQ(choice.act, ASSAY_BF16);
-  EXPECT_EQ(ChooseDTypes("fp8", DeviceWith({ASSAY_F16, ASSAY_F8_B128})).embed, ASSAY_F16);
+  EXPECT_EQ(ChooseDTypes("fp8", "auto", DeviceWith({ASSAY_F16, ASSAY_F8_B128})).embed, ASSAY_F16);
   EXPECT_EQ(ErrorOf("fp8", DeviceWith({ASSAY_BF16, ASSAY_Q4_0})),
             "--dtype fp8: device card has no kernels for f8_b128 weights; it has bf16, q4_0");
+}
+
+TEST(ChooseDTypes, TheCacheIsWhatTheDevicePrefersUnlessNamed) {
+  assay_device_info info = DeviceWith({ASSAY_BF16, ASSAY_F32});
+  for (const assay_dtype d : {ASSAY_F32, ASSAY_BF16}) {
+    std::fill(std::begin(info.kv_dtypes), std::end(info.kv_dtypes), ASSAY_DTYPE_NONE);
+    info.kv_dtypes[0] = d;
+    info.kv_dtypes[1] = ASSAY_F8_E4M3;
+    EXPECT_EQ(ChooseDTypes("bf16", "auto", info).kv, d);
+    EXPECT_EQ(ChooseDTypes("bf16", "fp8", info).kv, ASSAY_F8_E4M3);
+  }
+  info.act_dtypes[1] = ASSAY_F32;
+  EXPECT_EQ(ErrorOf("f32", info),
+            "--dtype f32: device card has no kernels for a KV cache in f32; it has bf16, f8_e4m3");
+  EXPECT_EQ(ChooseDTypes("f32", "fp8", info).kv, ASSAY_F8_E4M3);
+  EXPECT_EQ(ErrorOf("bf16", info, "f16"),
+            "--kv-dtype f16: device card has no kernels for a KV cache in f16; it has bf16, f8_e4m3");
+}
+
+TEST(ChooseDTypes, ScalesPerRowKeepEmbeddingAndHeadIn16Bits) {
+  const DTypeChoice choice = ChooseDTypes("i8", "auto", DeviceWith({ASSAY_BF16, ASSAY_I8, ASSAY_Q8_0}));
+  EXPECT_EQ(choice.linear, ASSAY_I8);
+  EXPECT_EQ(choice.embed, ASSAY_BF16);
+  EXPECT_EQ(ErrorOf("f8_e4m3", DeviceWith({ASSAY_BF16, ASSAY_I8})),
+            "--dtype f8_e4m3: device card has no kernels for f8_e4m3 weights; it has bf16, i8");
 }
 
 // The 16-bit head of a small model takes more bytes than its 4-bit layers, but most weights are those of the layers.
 TEST(WeightLoader, MainDTypeIsThatOfMostWeights) {
   const DeviceChoice reference = ChooseDevice("ref");
   const auto device = Device::Open(reference.backend, reference.index, 1);
-  const DTypeChoice int4 = ChooseDTypes("int4", device->info());
+  const DTypeChoice int4 = ChooseDTypes("int4", "auto", device->info());
   const auto checkpoint = OpenSynthetic("qwen2.5-0.5b", int4.linear);
   WeightLoader loader(device, checkpoint.get(), int4, ShardOf(checkpoint->config()));
   ASSERT_GT(loader.OuterBytes(), loader.TotalBytes() - loader.OuterBytes());
   EXPECT_EQ(loader.MainDType(), ASSAY_I4_G128);
-}
-
-// The CPU device has no kernels for groups of 128.
-TEST(WeightLoader, UnpacksBlocksThatTheDeviceLacksAndSaysSo) {
-  const DeviceChoice cpu = ChooseDevice("cpu");
-  const auto device = Device::Open(cpu.backend, cpu.index, 1);
-  const auto checkpoint = OpenSynthetic("qwen2.5-0.5b", ASSAY_I4_G128);
-  const Shard whole = ShardOf(checkpoint->config());
-  WeightLoader kept(device, checkpoint.get(), ChooseDTypes("auto", device->info()), whole);
-  EXPECT_EQ(kept.Conversion(),
-            "device cpu has no kernels for i4_g128 weights: they are kept as f16, 942 MiB for the file's 250 MiB");
-  EXPECT_EQ(kept.MainDType(), ASSAY_F16);
-  EXPECT_EQ(kept.LoadLayer(0, {}).qkv.parts.at(0).w.dtype, ASSAY_F16);
-  WeightLoader asked(device, checkpoint.get(), ChooseDTypes("int8", device->info()), whole);
-  EXPECT_EQ(asked.Conversion(), "");
-  const auto plain = OpenSynthetic("qwen2.5-0.5b", ASSAY_Q4_0);
-  EXPECT_EQ(WeightLoader(device, plain.get(), ChooseDTypes("auto", device->info()), whole).Conversion(), "");
 }
 
 }  // namespace

@@ -253,6 +253,9 @@ void ToF32(assay_dtype from, const uint8_t* src, float* x, uint64_t n) {
     case ASSAY_BF16:
       Widen<BF16ToF32>(src, x, n);
       return;
+    case ASSAY_F8_E4M3:
+      std::transform(src, src + n, x, E4M3ToF32);
+      return;
     case ASSAY_Q8_0:
       Unpack<kBlock, 34, DequantizeQ8_0>(src, x, n);
       return;
@@ -298,6 +301,9 @@ void FromF32(assay_dtype to, const float* x, uint8_t* dst, uint64_t n) {
       return;
     case ASSAY_BF16:
       Narrow<F32ToBF16>(x, dst, n);
+      return;
+    case ASSAY_F8_E4M3:
+      std::transform(x, x + n, dst, F32ToE4M3);
       return;
     case ASSAY_Q8_0:
       Pack<kBlock, 34, QuantizeQ8_0>(x, dst, n);
@@ -351,6 +357,10 @@ assay_dtype DTypeOfName(std::string_view name) {
   const auto* found =
       std::find_if(std::begin(kTypes), std::end(kTypes), [&](const Entry& e) { return name == e.info.name; });
   return found == std::end(kTypes) ? ASSAY_DTYPE_NONE : found->dtype;
+}
+
+bool IsRowScaled(assay_dtype dtype) {
+  return dtype == ASSAY_F8_E4M3 || dtype == ASSAY_I8;
 }
 
 bool IsBlockType(assay_dtype dtype) {
@@ -414,6 +424,28 @@ uint8_t F32ToE4M3(float f) {
   const uint32_t subnormal = std::bit_cast<uint32_t>(magnitude + 0x1.0p+14f) - std::bit_cast<uint32_t>(0x1.0p+14f);
   const uint32_t rounded = magnitude < 0x1.0p-6f ? subnormal : normal;
   return static_cast<uint8_t>(sign | (std::isnan(f) ? 0x7Fu : rounded));
+}
+
+float ScaleFor(assay_dtype to, const float* x, uint64_t elements) {
+  ASSAY_CHECK(IsRowScaled(to));
+  float amax = 0.0f;
+  for (uint64_t i = 0; i < elements; ++i) amax = std::max(amax, std::fabs(x[i]));
+  return amax / (to == ASSAY_I8 ? 127.0f : 448.0f);
+}
+
+void Quantize(assay_dtype to, const float* x, float scale, uint8_t* quants, uint64_t elements) {
+  ASSAY_CHECK(IsRowScaled(to));
+  for (uint64_t i = 0; i < elements; ++i) {
+    const float v = scale != 0.0f ? x[i] / scale : 0.0f;
+    quants[i] = to == ASSAY_I8 ? static_cast<uint8_t>(Clamp(std::nearbyint(v), -127.0f, 127.0f)) : F32ToE4M3(v);
+  }
+}
+
+void Dequantize(assay_dtype from, const uint8_t* quants, float scale, float* x, uint64_t elements) {
+  ASSAY_CHECK(IsRowScaled(from));
+  for (uint64_t i = 0; i < elements; ++i) {
+    x[i] = scale * (from == ASSAY_I8 ? static_cast<float>(static_cast<int8_t>(quants[i])) : E4M3ToF32(quants[i]));
+  }
 }
 
 void ConvertElements(assay_dtype from, const void* src, assay_dtype to, void* dst, uint64_t elements) {

@@ -20,6 +20,7 @@ struct DTypeInfo {
 const DTypeInfo* FindDType(assay_dtype dtype);
 const char* DTypeName(assay_dtype dtype);
 bool IsBlockType(assay_dtype dtype);
+bool IsRowScaled(assay_dtype dtype);  // a weight of it has a scale per row: F8_E4M3, I8
 // ASSAY_DTYPE_NONE for an unknown name.
 assay_dtype DTypeOfName(std::string_view name);
 // Bytes of `elements` consecutive elements; elements must be a multiple of the block size (CHECKed).
@@ -42,5 +43,10 @@ uint8_t F32ToE4M3(float f);  // round to nearest even; beyond 448 gives 448; NaN
 // block types (its K types are written by a quantiser of our own: k_blocks.h). Finite values never become NaN in
 // F8_B128.
 void ConvertElements(assay_dtype from, const void* src, assay_dtype to, void* dst, uint64_t elements);
+
+// F8_E4M3 and I8. The scale with which the largest of `x` (finite) takes the largest quant, 448 or 127; 0 if all are 0.
+float ScaleFor(assay_dtype to, const float* x, uint64_t elements);
+void Quantize(assay_dtype to, const float* x, float scale, uint8_t* quants, uint64_t elements);
+void Dequantize(assay_dtype from, const uint8_t* quants, float scale, float* x, uint64_t elements);
 
 }  // namespace assay

@@ -331,5 +331,26 @@ TEST(DType, SizesAndNames) {
   EXPECT_FALSE(IsBlockType(ASSAY_F16));
 }
 
+TEST(DType, QuantsWithAScalePerRow) {
+  const float x[] = {1, -0.5f, 0.25f, 0, -1};
+  uint8_t q[5];
+  float back[5];
+  EXPECT_TRUE(IsRowScaled(ASSAY_I8) && IsRowScaled(ASSAY_F8_E4M3) && !IsRowScaled(ASSAY_Q8_0));
+  EXPECT_FLOAT_EQ(ScaleFor(ASSAY_I8, x, 5), 1.0f / 127);
+  EXPECT_FLOAT_EQ(ScaleFor(ASSAY_F8_E4M3, x, 5), 1.0f / 448);
+  Quantize(ASSAY_I8, x, 0.25f, q, 5);
+  EXPECT_EQ(std::vector<int>(q, q + 5), (std::vector<int>{4, 254, 1, 0, 252}));
+  Quantize(ASSAY_I8, x, 1e-3f, q, 5);
+  EXPECT_EQ(std::vector<int>(q, q + 5), (std::vector<int>{127, 129, 127, 0, 129}));
+  Quantize(ASSAY_F8_E4M3, x, 0.5f, q, 5);
+  EXPECT_EQ(std::vector<int>(q, q + 5), (std::vector<int>{0x40, 0xb8, 0x30, 0, 0xc0}));
+  Dequantize(ASSAY_F8_E4M3, q, 0.5f, back, 5);
+  EXPECT_EQ(std::vector<float>(back, back + 5), std::vector<float>(x, x + 5));
+  const float zeros[5] = {};
+  EXPECT_EQ(ScaleFor(ASSAY_I8, zeros, 5), 0);
+  Quantize(ASSAY_I8, zeros, 0, q, 5);
+  EXPECT_EQ(std::vector<int>(q, q + 5), std::vector<int>(5, 0));
+}
+
 }  // namespace
 }  // namespace assay

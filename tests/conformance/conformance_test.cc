@@ -52,6 +52,7 @@ INSTANTIATE_TEST_SUITE_P(Ops, CpuConforms, testing::ValuesIn(Ops()), [](const au
 TEST(Conformance, TheReferencePassesItself) {
   ExpectConforms("ref", "^(embed|rope|rms_norm|add_rms_norm|glu|add_scale|cast|sample|logprobs|kv_block_copy) ");
   ExpectConforms("ref", "^linear .*dtype=f32 .*k=(128|384) .*w=(f8_b128|i4_g128)");
+  ExpectConforms("ref", "^linear .*k=(5|576) .*w=(f8_e4m3|i8)");
 }
 
 // ------------------------------------------------------------------------------------------ wrong backends
@@ -112,18 +113,19 @@ TEST(Conformance, WithoutAFaultTheShimPasses) {
 
 // ------------------------------------------------------------------------------------------ tolerances
 
-std::vector<float> Rounded(assay_dtype to, const std::vector<float>& x) {
+// Rows of k elements.
+std::vector<float> Rounded(assay_dtype to, const std::vector<float>& x, int64_t k) {
   std::vector<uint8_t> bytes(DTypeBytes(to, x.size()));
   std::vector<float> back(x.size());
+  for (size_t at = 0; IsRowScaled(to) && at < x.size(); at += k) {
+    const float scale = ScaleFor(to, &x[at], k);
+    Quantize(to, &x[at], scale, &bytes[at], k);
+    Dequantize(to, &bytes[at], scale, &back[at], k);
+  }
+  if (IsRowScaled(to)) return back;
   ConvertElements(ASSAY_F32, x.data(), to, bytes.data(), x.size());
   ConvertElements(to, bytes.data(), ASSAY_F32, back.data(), x.size());
   return back;
-}
-
-std::vector<float> Values(const ProblemTensor& t) {
-  std::vector<float> values(static_cast<size_t>(t.count()));
-  ConvertElements(t.dtype, t.elements.data(), ASSAY_F32, values.data(), values.size());
-  return values;
 }
 
 // How many elements of y leave the tolerance of linear when x, and the weights, are rounded before they are multiplied.
@@ -132,8 +134,8 @@ int64_t OutsideOfTolerance(assay_dtype weight, assay_dtype x_to, assay_dtype w_t
   const std::string text = "linear m=4 n=512 k=1024 dtype=f32 w=" + std::string(DTypeName(weight));
   const assay_device_info info{};
   const Problem problem = BuildProblem(ParseCases({{"file", text}}, info).at(0), info);
-  const std::vector<float> x = Values(problem.tensors[0]), w = Values(problem.tensors[1]);
-  const std::vector<float> xr = Rounded(x_to, x), wr = Rounded(w_to, w);
+  const std::vector<float> x = problem.tensors[0].Floats(), w = problem.tensors[1].Floats();
+  const std::vector<float> xr = Rounded(x_to, x, k), wr = Rounded(w_to, w, k);
   int64_t outside = 0;
   for (int64_t i = 0; i < m * n; ++i) {
     double error = 0;
@@ -155,6 +157,10 @@ TEST(LinearTolerance, AllowsWhatTheAbiAllows) {
   }
   EXPECT_EQ(OutsideOfTolerance(ASSAY_F8_B128, ASSAY_BF16, ASSAY_BF16), 0);
   EXPECT_EQ(OutsideOfTolerance(ASSAY_F8_B128, ASSAY_F8_B128, f32), 0);
+  for (const assay_dtype weight : {ASSAY_F8_E4M3, ASSAY_I8}) {
+    EXPECT_EQ(OutsideOfTolerance(weight, ASSAY_BF16, ASSAY_BF16), 0) << DTypeName(weight);
+    EXPECT_EQ(OutsideOfTolerance(weight, weight, f32), 0) << DTypeName(weight);
+  }
 }
 
 TEST(LinearTolerance, FindsCoarserRounding) {
@@ -165,6 +171,8 @@ TEST(LinearTolerance, FindsCoarserRounding) {
   }
   EXPECT_GT(OutsideOfTolerance(ASSAY_F8_B128, ASSAY_I4_G128, f32), 5);
   EXPECT_GT(OutsideOfTolerance(ASSAY_F8_B128, f32, ASSAY_I4_G128), 5);
+  EXPECT_GT(OutsideOfTolerance(ASSAY_F8_E4M3, ASSAY_I4_G128, f32), 5);
+  EXPECT_GT(OutsideOfTolerance(ASSAY_I8, ASSAY_F8_E4M3, f32), 5);
 }
 
 // ------------------------------------------------------------------------------------------ the driver

@@ -78,6 +78,22 @@ TEST_P(RealModels, EveryLogProbabilityInFloat32) {
   for (size_t i = 0; i < expected.size(); ++i) EXPECT_NEAR(actual[i], expected[i], 1e-2) << "token " << i + 1;
 }
 
+class RealModelsWithFp8Cache : public RealModels {};
+
+// Measured: 0.146 in the root mean square, where a bf16 cache has 0.0074; e4m3 has four bits less.
+TEST_P(RealModelsWithFp8Cache, LogProbabilities) {
+  const auto expected = oracle_.at("logprobs").get<std::vector<double>>();
+  std::vector<double> actual;
+  EXPECT_NEAR(MeanLogprob({"--dtype", "f32", "--kv-dtype", "fp8"}, &actual) / oracle_.at("mean_logprob").get<double>(),
+              1, 0.01);
+  ASSERT_EQ(actual.size(), expected.size());
+  double squares = 0;
+  for (size_t i = 0; i < expected.size(); ++i) squares += (actual[i] - expected[i]) * (actual[i] - expected[i]);
+  const double error = std::sqrt(squares / static_cast<double>(expected.size()));
+  EXPECT_LT(error, 0.3);
+  EXPECT_GT(error, 0.03) << "that is no cache in 8 bits";
+}
+
 // From the text, so that the tokenizer has its part.
 TEST_P(RealModels, GreedyTextInFloat32) {
   const auto expected = oracle_.at("greedy").get<std::vector<int>>();
@@ -91,6 +107,9 @@ TEST_P(RealModels, GreedyTextInFloat32) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Files, RealModels, testing::ValuesIn(kModels),
+                         [](const auto& info) { return std::string(info.param.name); });
+
+INSTANTIATE_TEST_SUITE_P(Files, RealModelsWithFp8Cache, testing::Values(kModels[0]),
                          [](const auto& info) { return std::string(info.param.name); });
 
 }  // namespace

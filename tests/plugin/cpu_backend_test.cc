@@ -81,7 +81,7 @@ class Device {
     return t;
   }
   assay_tensor Pack(assay_dtype dtype, int64_t rows, int64_t cols, const void* source, uint32_t usage) {
-    const assay_weight_desc desc = {sizeof desc, dtype, usage, ASSAY_F32, rows, cols};
+    const assay_weight_desc desc = {sizeof desc, dtype, usage, ASSAY_F32, rows, cols, nullptr};
     uint64_t bytes = 0;
     EXPECT_EQ(Table().weight_packed_size(device, &desc, &bytes, nullptr), ASSAY_OK);
     assay_tensor t = Shape(dtype, {rows, cols});
@@ -376,6 +376,17 @@ TEST(CpuBackend, WorkspaceIsCheckedAndEnough) {
   EXPECT_EQ(d.Enqueue(desc, {&logits, &targets}, {&out}, &message, bytes - 1), ASSAY_ERR_INVALID);
   EXPECT_NE(std::string(message.text).find("workspace"), std::string::npos) << message.text;
   EXPECT_EQ(d.Enqueue(desc, {&logits, &targets}, {&out}, &message, bytes), ASSAY_OK);
+}
+
+TEST(CpuBackend, AWeightWithoutItsScalesIsRefused) {
+  Device d(1);  // the reference
+  const assay_weight_desc desc = {sizeof desc, ASSAY_I8, ASSAY_WEIGHT_LINEAR, ASSAY_DTYPE_NONE, 2, 3, nullptr};
+  uint64_t bytes = 0;
+  ASSERT_EQ(Table().weight_packed_size(d.device, &desc, &bytes, nullptr), ASSAY_OK);
+  const int8_t source[6] = {};
+  Message message;
+  EXPECT_EQ(Table().weight_pack(d.device, &desc, source, d.NewBuffer(bytes), 0, &message), ASSAY_ERR_INVALID);
+  EXPECT_STREQ(message.text, "weight: i8 comes without the scales of its rows");
 }
 
 TEST(CpuBackend, SupportsSaysWhyNot) {

@@ -173,6 +173,41 @@ TEST_F(GemmLtTest, WithoutAnAlgorithmNothingIsEnqueued) {
   EXPECT_TRUE(told.run.empty());
 }
 
+TEST_F(GemmLtTest, Int8SumsWholeNumbers) {
+  const LtProduct product{DType::kI8, DType::kI32, 64, 64, 256, 256, 256, 64};
+  int32_t factor = 0, kept = 1;
+  LtLibrary library = StandIn(130100);
+  static int32_t* to[2];
+  to[0] = &factor, to[1] = &kept;
+  library.matmul = [](cublasLtHandle_t, cublasLtMatmulDesc_t, const void* alpha, const void*, cublasLtMatrixLayout_t,
+                      const void*, cublasLtMatrixLayout_t, const void* beta, const void*, cublasLtMatrixLayout_t, void*,
+                      cublasLtMatrixLayout_t, const cublasLtMatmulAlgo_t*, void*, size_t, cudaStream_t) {
+    std::memcpy(to[0], alpha, sizeof(int32_t));
+    std::memcpy(to[1], beta, sizeof(int32_t));
+    return kOk;
+  };
+  std::string why;
+  const auto lt = MakeGemmLt(library, {"card", "driver", nullptr}, Measure, &why);
+  ASSERT_TRUE(lt->Multiply(product, {}, nullptr));
+  EXPECT_EQ(told.compute, CUBLAS_COMPUTE_32I);
+  EXPECT_EQ(std::tuple(told.layouts[0].type, told.layouts[1].type, told.layouts[2].type),
+            std::tuple(CUDA_R_8I, CUDA_R_8I, CUDA_R_32I));
+  EXPECT_EQ(std::pair(factor, kept), std::pair(1, 0));
+}
+
+TEST_F(GemmLtTest, F8MayHaveAScalePerRowOrNone) {
+  LtProduct product{DType::kF8_E4M3, DType::kF32, 64, 64, 256, 256, 256, 64};
+  EXPECT_TRUE(Open(120800)->Has(product));
+  EXPECT_EQ(told.attributes.count(CUBLASLT_MATMUL_DESC_A_SCALE_MODE), 0u);
+  product.row_scales = true;
+  EXPECT_FALSE(Open(120800)->Has(product)) << "a library that has no such scales";
+  EXPECT_TRUE(Open(120900)->Has(product));
+  for (const int name : {CUBLASLT_MATMUL_DESC_A_SCALE_MODE, CUBLASLT_MATMUL_DESC_B_SCALE_MODE}) {
+    EXPECT_EQ(told.attributes[name].at(0), CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F);
+  }
+  EXPECT_EQ(told.layouts[0].type, CUDA_R_8F_E4M3);
+}
+
 TEST_F(GemmLtTest, F8NeedsScalesPerBlock) {
   const LtProduct product{DType::kF8_B128, DType::kBF16, 64, 64, 256, 256, 256, 64};
   EXPECT_FALSE(Open(120800)->Has(product)) << "a library that has no such scales";

@@ -190,6 +190,10 @@ class Decoder:
         low, high = x.chunk(2, dim=-1)
         return torch.cat((low * cos - high * sin, high * cos + low * sin), dim=-1)
 
+    @staticmethod
+    def attend(q, k, v, causal):
+        return F.scaled_dot_product_attention(q, k, v, is_causal=causal, enable_gqa=True)
+
     def block(self, x, weights, cache):
         """x [batch, tokens, hidden]. With a cache: one token, written to the cache's last position."""
         qkv, out, gate_up, down = weights
@@ -201,7 +205,7 @@ class Decoder:
             cache[0][:, :, -1:].copy_(k)
             cache[1][:, :, -1:].copy_(v)
             k, v = cache
-        a = F.scaled_dot_product_attention(q, k, v, is_causal=cache is None, enable_gqa=True)
+        a = self.attend(q, k, v, cache is None)
         x = x + F.linear(a.transpose(1, 2).reshape(batch, tokens, -1), out)
         gate, up = F.linear(self.normed(x), gate_up).chunk(2, dim=-1)
         return x + F.linear(F.silu(gate) * up, down)

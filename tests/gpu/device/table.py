@@ -275,11 +275,11 @@ def target_rows(run):
 
 
 def tolerance(logprobs, layers, vocab, dtype):
-    """As the accuracy guard of assay bench has it: 4 roundoffs, growing with the root of the products in a row, times the
-    spread of the logits, which follows from the surprise of arbitrary tokens."""
+    """As the accuracy guard of assay bench has it: 4 roundoffs, growing with the root of the products in a row, attention's
+    by the bf16 of the KV cache, times the spread of the logits, which follows from the surprise of arbitrary tokens."""
     epsilon = {"bf16": 2**-8, "fp8": 2**-5, "int4": 2**-8}[dtype]
     spread = math.sqrt(max(1, 2 * (-sum(logprobs) / len(logprobs) - math.log(vocab))))
-    return 4 * epsilon * math.sqrt(4 * layers + 1) * spread
+    return 4 * math.sqrt(epsilon**2 * (4 * layers + 1) + 2**-16 * 2 * layers) * spread
 
 
 def largest_difference(a, b):
