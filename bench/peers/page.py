@@ -4,7 +4,7 @@ import json
 import random
 import statistics
 
-RESAMPLES = 10000
+RESAMPLES = 2000
 
 
 def median(values):

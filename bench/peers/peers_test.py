@@ -92,8 +92,9 @@ class Files(unittest.TestCase):
         head = make_gguf.header("tiny", "q4_0", listed)
         magic, version, tensors, _ = struct.unpack("<4sIQQ", data[:24])
         self.assertEqual((magic, version, tensors), (b"GGUF", 3, 2 + 2 * 9))
-        size = sum(-(-make_gguf.tensor_bytes(dims, kind) // 32) * 32 for _, dims, kind in listed)
-        self.assertEqual(len(data), len(head) + size)
+        sizes = [make_gguf.tensor_bytes(dims, kind) for _, dims, kind in listed]
+        self.assertEqual(len(data), len(head) + sum(sizes))
+        self.assertIn(struct.pack("<IQ", make_gguf.F32, sum(sizes[:-1])), head[-48:], "where the last tensor is")
         self.assertEqual(data[len(head) + 96 * 64 // 32 * 34:][:4], struct.pack("<f", 1), "the first norm's weight")
 
 
