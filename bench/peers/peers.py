@@ -116,7 +116,7 @@ class Run:
             try:
                 return work()
             except Failed as error:
-                entry["failures"][program] = str(error)
+                entry["failures"].setdefault(program, str(error))  # the first says why
                 say(f"{row.name}: {program} failed: {error}")
                 return None
 

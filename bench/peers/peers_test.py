@@ -29,12 +29,13 @@ BATCHED_BENCH = """{"n_kv_max": 512, "n_batch": 2048, "n_ubatch": 512, "flash_at
 "t_tg": 0.000189, "speed_tg": 42328.042969, "t": 0.000602, "speed": 26578.074219}
 
 """
-# Says what `assay bench --paced` says; decode is at 100, 110, ... With "fail" in an argument it ends before a trial.
+# Says what `assay bench --paced` says; decode is at 100, 110, ... With "fail" or "crash" in an argument it ends before or in a trial.
 ASSAY = """#!/bin/sh
-case "$*" in *--help*) exit 0;; *fail*) echo "assay: no such model" >&2; exit 2;; esac
+case "$*" in *fail*) echo "assay: no such model" >&2; exit 2;; esac
 echo "ready for trial 1" >&2
 trials= n=0
 while read -r line; do
+  case "$*" in *crash*) echo "assay: device lost" >&2; exit 2;; esac
   trials="$trials${trials:+, }{\\"prefill_tps\\": 1000, \\"decode_tps\\": $((100 + 10 * n))}"
   n=$((n + 1))
   echo "ready for trial $((n + 1))" >&2
@@ -136,6 +137,11 @@ class WholeRun(unittest.TestCase):
         text = self.measure(dtype="fail")
         self.assertIn("| failed | 2000 |  | 0 |  |", text)
         self.assertIn("assay: assay ended with 2: assay: no such model", text)
+
+    def test_assay_ends_in_the_middle(self):
+        text = self.measure(dtype="crash")
+        self.assertIn("| failed | 2000 |  | 0 |  |", text)
+        self.assertIn("assay: assay ended with 2: assay: device lost", text)
 
     def test_rows_have_names_of_their_own(self):
         names = [row.name for row in peers.all_rows(True)]
