@@ -58,9 +58,10 @@ report "longer than $MAX_LINES lines" < <(files "${CODE[@]}" "${SCRIPTS[@]}" | x
 report 'unfinished' < <(git grep --untracked -nwE 'TODO|FIXME|XXX' -- "${CODE[@]}" "${SCRIPTS[@]}" '*.md' ':!cmake/lint.sh' || true)
 
 if [[ ${1:-} == --tidy ]]; then
-  # Files without a compile command (another architecture, a plug-in built out of tree) are not looked at.
+  # Folders without a compile command (another architecture, a plug-in built out of tree) are not looked at; a file that
+  # is compiled in one piece with others gets its neighbour's.
   report tidy < <(files '*.cc' | while read -r file; do
-    if grep -qF "\"file\": \"$PWD/$file\"" "$BUILD/compile_commands.json"; then echo "$file"; fi
+    if grep -qF "\"file\": \"$PWD/${file%/*}/" "$BUILD/compile_commands.json"; then echo "$file"; fi
   done | xargs -d '\n' -P "$(nproc)" -n 1 clang-tidy --quiet -p "$BUILD" 2>/dev/null | grep -E ' (warning|error): ' | sort -u)
 fi
 
