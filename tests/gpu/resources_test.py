@@ -19,7 +19,7 @@ from itertools import chain
 LIMITS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "resources.json")
 SKIPPED = 77
 
-# Disassembled; the other architectures get the same instructions, and disassembling takes most of the time.
+# Disassembled, which takes most of the time; the other architectures get the same code, and their figures are compared.
 DISASSEMBLED = ["sm_80", "sm_90a"]
 
 # Kernels that may use local memory, with the reason: (file, name, why), regular expressions.
