@@ -116,7 +116,7 @@ class Run:
             try:
                 return work()
             except Failed as error:
-                entry["failures"][program] = str(error)
+                entry["failures"].setdefault(program, str(error))  # the first says why
                 say(f"{row.name}: {program} failed: {error}")
                 return None
 
@@ -191,7 +191,9 @@ def main():
     if arguments.pairs is not None and arguments.pairs < 1:
         parser.error("--pairs: at least 1")
     usage = subprocess.run([arguments.assay, "bench", "--help"], capture_output=True, text=True, check=True).stdout
-    rows = [row for row in all_rows("--isa" in usage) if re.search(arguments.rows or "", row.name)]
+    with open("/proc/cpuinfo", encoding="utf-8") as file:
+        avx512 = "avx512f" in file.read()
+    rows = [row for row in all_rows(avx512 and "--isa" in usage) if re.search(arguments.rows or "", row.name)]
     if arguments.list:
         print("\n".join(row.name for row in rows))
         return 0

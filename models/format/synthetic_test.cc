@@ -46,6 +46,8 @@ TEST(Synthetic, HasThePublishedNumberOfParameters) {
       {"qwen3-32b", 32'762'123'264},
       {"deepseek-r1-distill-qwen-1.5b", 1'777'088'000},
       {"deepseek-r1-distill-qwen-32b", 32'763'876'352},
+      {"gemma3-270m", 268'098'176},
+      {"gemma3-1b", 999'885'952},
   };
   EXPECT_EQ(SyntheticShapeNames().size(), published.size());
   for (const auto& [name, parameters] : published) EXPECT_EQ(SyntheticConfig(name).Parameters(), parameters) << name;
