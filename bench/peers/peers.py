@@ -67,7 +67,7 @@ def all_rows(isa_row):
         rows.append(Row(model, dtype, "speed", repeats=3 if "smol" in model else 1, torch=dtype == "bf16"))
         rows += [Row(model, dtype, "batch", isl=16, osl=osl, batch=batch) for batch in (8, 32)]
     if CORES > 1:
-        rows += [Row("smollm2-135m", "q4_1", "speed", repeats=2, threads=1), Row("qwen2.5-0.5b", "bf16", "speed", threads=1, torch=True)]
+        rows += [Row("smollm2-135m", "q4_1", "speed", repeats=2, threads=1), Row("qwen2.5-0.5b", "bf16", "speed", threads=1)]
     if isa_row:
         rows += [Row(model, dtype, "speed", repeats=3 if "smol" in model else 1, isa="avx2")
                  for model, dtype in (("smollm2-135m", "q4_1"), ("qwen2.5-0.5b", "bf16"), ("qwen2.5-0.5b", "q8_0"))]
