@@ -89,6 +89,9 @@ ProbeResult Best(double work, const std::vector<double>& times_s) {
   ProbeResult result;
   if (times_s.empty()) return result;
   result.best = work / *std::min_element(times_s.begin(), times_s.end());
+  std::vector<double> sorted = times_s;
+  std::nth_element(sorted.begin(), sorted.begin() + static_cast<std::ptrdiff_t>(sorted.size() / 2), sorted.end());
+  result.median = work / sorted[sorted.size() / 2];
   if (times_s.size() < 2 * kBlocks) return result;
   std::vector<double> best;
   const size_t n = times_s.size() / kBlocks;

@@ -16,6 +16,7 @@ namespace assay::bench {
 
 struct ProbeResult {
   double best = 0;                   // bytes/s or FLOP/s
+  double median = 0;                 // of the repetitions: what is left where a neighbour or a quota takes its share
   std::optional<double> half_width;  // half of the range of the bests of five blocks of repetitions
 };
 

@@ -101,6 +101,7 @@ void Fields(Io& io, Limits& x) {
   io("mfu", x.mfu), io("mbu", x.mbu), io("prefill_mbu", x.prefill_mbu), io("decode_mfu", x.decode_mfu);
   io("prefill_flops_per_byte", x.prefill_flops_per_byte), io("decode_flops_per_byte", x.decode_flops_per_byte);
   io("flops_half_width", x.flops_half_width), io("bytes_per_s_half_width", x.bytes_per_s_half_width);
+  io("bytes_per_s_median", x.bytes_per_s_median);
   io("model_flops", x.model_flops), io("model_matmul", x.model_matmul), io("copy_bytes_per_s", x.copy_bytes_per_s);
   io("cache_bytes_per_s", x.cache_bytes_per_s), io("launch_us", x.launch_us);
 }

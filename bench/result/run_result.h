@@ -145,11 +145,12 @@ struct Limits {
   std::optional<double> prefill_mbu{}, decode_mfu{};  // the other share of each phase
   std::optional<double> prefill_flops_per_byte{}, decode_flops_per_byte{};
   std::optional<double> flops_half_width{}, bytes_per_s_half_width{};  // from the range of blocks of repetitions
-  std::optional<double> model_flops{};                                 // FLOP/s of a product of the model's own shape
-  std::optional<std::string> model_matmul{};                           // that shape: "512 x 3072 x 576"
-  std::optional<double> copy_bytes_per_s{};                            // read + written
-  std::optional<double> cache_bytes_per_s{};                           // reads of a buffer that a cache holds
-  std::optional<double> launch_us{};  // an empty operation, from the host's call to its knowing of the end
+  std::optional<double> bytes_per_s_median{};  // of the probe's repetitions; bytes_per_s is the best of them
+  std::optional<double> model_flops{};         // FLOP/s of a product of the model's own shape
+  std::optional<std::string> model_matmul{};   // that shape: "512 x 3072 x 576"
+  std::optional<double> copy_bytes_per_s{};    // read + written
+  std::optional<double> cache_bytes_per_s{};   // reads of a buffer that a cache holds
+  std::optional<double> launch_us{};           // an empty operation, from the host's call to its knowing of the end
 };
 
 // The guard against winning by computing something else.

@@ -138,6 +138,7 @@ void BenchRun::Probe(bool first) {
     const std::lock_guard lock(mutex_);
     Limits& l = result_.limits;
     keep(read, &l.bytes_per_s, &l.bytes_per_s_half_width);
+    if (read.median > 0) l.bytes_per_s_median = std::max(l.bytes_per_s_median.value_or(0), read.median);
     keep(matmul, &l.flops, &l.flops_half_width);
     l.flops_dtype = DTypeName(session_->weight_dtype());
   }

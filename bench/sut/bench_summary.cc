@@ -12,6 +12,7 @@ namespace assay::bench {
 namespace {
 
 // Above, what lies between the engine's steps is a part of the result.
+constexpr double kSteadyMemory = 0.8;  // of the best read
 constexpr double kClientShare = 0.05;
 
 }  // namespace
@@ -118,6 +119,12 @@ void BenchRun::AddWarnings() {
   }
   if (r.warm_up && !r.warm_up->steady) {
     r.warnings.push_back("warm-up ended by its time limit, not because the step time was steady");
+  }
+  const Limits& l = r.limits;
+  if (l.bytes_per_s && l.bytes_per_s_median && *l.bytes_per_s_median < kSteadyMemory * *l.bytes_per_s) {
+    r.warnings.push_back("the memory was read at " + FormatScaled(*l.bytes_per_s, "B/s") + " at best, but at " +
+                         FormatScaled(*l.bytes_per_s_median, "B/s") +
+                         " in the median repetition: a neighbour or a quota holds it down, and decode with it");
   }
   if (!uneven_.empty()) r.warnings.push_back(uneven_);
   if (r.model.weights == "synthetic") {
