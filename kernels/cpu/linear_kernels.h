@@ -5,7 +5,7 @@
 // are padded with zeros). A panel is read front to back, so a thread's share of the rows is one forward stream.
 //   F32   panels of 64 rows: [K][64]
 //   F16   panels of 64 rows: [K][64]
-//   BF16  panels of 64 rows: [K/2][64][2], K padded to 32: oneDNN's BA16a64b2a, which AMX tiles load as they are
+//   BF16  panels of 64 rows: [K/2][64][2], K padded to 32, which AMX tiles load as they are
 //   Block types: panels of 32 rows x blocks of 64 columns (256 for K types, 128 for I4_G128); a block is a head and
 //   then a piece per 32 columns. In a piece, w[j][32][4] are j-th groups of 4 columns of each of the 32 rows.
 //           head                                       piece
@@ -114,7 +114,7 @@ struct GemmArgs {
   int64_t m0 = 0, m1 = 0, n0 = 0, n1 = 0;  // n0 begins a panel
   int64_t k = 0;
   bool accumulate = false;       // add to y, without bias
-  std::byte* scratch = nullptr;  // kExpandedBytes, for BlockKernels::many
+  std::byte* scratch = nullptr;  // kExpandedBytes for BlockKernels::many, 64-aligned
 };
 
 // Conversion of x in pieces of 32 columns; piece i is row i / pieces_per_row. Past k and past `rows` come zeros.
@@ -124,7 +124,8 @@ struct ConvertArgs {
   int64_t rows = 0;
   int64_t k = 0;
   int64_t pieces_per_row = 0;
-  void* out = nullptr;  // [rows][pieces_per_row * 32] bf16 or i8
+  int64_t padded_rows = 0;  // AMX only
+  void* out = nullptr;      // [rows][pieces_per_row * 32] bf16 or i8
   BlockScale* scales = nullptr;
   int32_t offset = 0;
 };
@@ -156,19 +157,37 @@ struct LinearKernels {
 // The best table that `isa` allows.
 const LinearKernels& LinearKernelsFor(const Isa& isa);
 
-// linear.h for a given instruction set.
-size_t LinearWorkspaceFor(const Isa& isa, const WeightSpec& spec, int64_t m, int threads);
-void LinearFor(const Isa& isa, const WeightSpec& spec, const View& x, const void* packed, const View& bias,
-               const View& y, void* workspace, const Team& team);
-
 // Bytes from one panel to the next.
 int64_t PanelBytes(const WeightSpec& spec);
 
-// oneDNN's bf16 GEMM on this layout, which uses AMX where the machine has it. In the calling thread only.
-constexpr int kOnednnRows = 32;  // m is a multiple of this
-bool OnednnHasBf16();
-// x: bf16 [m, k] with k a multiple of 32; w: at the start of a panel; y: f32 [m, n]. All dense: for a y with gaps
-// between its rows oneDNN 2.6 falls back to its reference code, a thousand times slower.
-void OnednnBf16(int64_t m, int64_t n, int64_t k, const void* x, const void* w, float* y);
+// bf16 GEMM by AMX tiles (linear_amx.h). x is bf16 in strips of 32 rows, which `convert` makes.
+constexpr int kAmxStripRows = 32;
+struct AmxArgs : GemmArgs {  // k: padded to 32, for block types to 64; m0 begins a strip; scratch: kAmxScratchBytes
+  int64_t x_rows = 0;        // of the whole x, padded to strips
+  // Block types; else nullptr.
+  decltype(BlockKernels::dequantize) dequantize = nullptr;
+  void (*panel_to_bf16)(const float* panel, int64_t count, void* out) = nullptr;
+};
+struct AmxKernels {
+  LinearKernels::Convert convert;  // x_rows is ConvertArgs::padded_rows
+  void (*gemm)(const AmxArgs&);
+};
+extern const AmxKernels kAmx;  // for machines with Isa::amx_bf16 only
+
+// A block of the product, at most (linear_amx.h says why).
+constexpr int64_t kAmxMostRows = 256;          // of x ...
+constexpr int64_t kAmxMostRowsOfBlocks = 512;  // ... for block types
+constexpr int64_t kAmxMostCols = 320;
+constexpr int64_t kAmxMostPanels = 4;  // of weights
+constexpr int64_t kAmxSums = 256 * 256;
+constexpr int64_t kAmxChunkCols = 64;       // columns that are dequantised at a time
+constexpr int64_t kAmxEdge = 32 * 32 + 32;  // a product that does not fit y, and 32 of bias
+constexpr int64_t kAmxScratchBytes =
+    (kAmxSums + kAmxChunkCols * kPanelRows + kAmxEdge) * 4 + kAmxMostPanels * kPanelRows * kAmxMostCols * 2;
+
+// linear.h for a given instruction set. Tests bring tiles of their own.
+size_t LinearWorkspaceFor(const Isa& isa, const WeightSpec& spec, int64_t m, int threads);
+void LinearFor(const Isa& isa, const WeightSpec& spec, const View& x, const void* packed, const View& bias,
+               const View& y, void* workspace, const Team& team, const AmxKernels& amx = kAmx);
 
 }  // namespace assay::cpu

@@ -350,10 +350,20 @@ void Quantize(const ConvertArgs& a, int64_t begin, int64_t end) {
 
 void PanelToBf16(const float* panel, int64_t count, void* out) {
   auto* to = static_cast<uint32_t*>(out);
+#if defined(__AVX512BF16__)
+  VHalf low;
+  for (int i = 0; i < kLanes; ++i) low[i] = static_cast<uint16_t>(i);
+  const VU order = __builtin_convertvector(low, VU) | ((__builtin_convertvector(low, VU) + kLanes) << 16);
+#endif
   for (int64_t k = 0; k < count; k += 2, panel += 2 * kPanelRows, to += kPanelRows) {
     for (int n = 0; n < kPanelRows; n += kLanes) {
+#if defined(__AVX512BF16__)
+      const __m512i both = (__m512i)_mm512_cvtne2ps_pbh(Load<VF>(panel + kPanelRows + n), Load<VF>(panel + n));
+      Store(to + n, _mm512_permutexvar_epi16((__m512i)order, both));
+#else
       const VU even = Bf16Bits(Load<VF>(panel + n)), odd = Bf16Bits(Load<VF>(panel + kPanelRows + n));
       Store(to + n, (even >> 16) | odd);
+#endif
     }
   }
 }

@@ -274,7 +274,8 @@ TEST(HfConfig, RefusesWhatItCannotRun) {
                 {"format", "int-quantized"},
                 {"config_groups", {{"group_0", {{"weights", weights}}}}}};
   };
-  ParseHfConfig(With(TinyConfig("LlamaForCausalLM"), {{"quantization_config", quantized({})}}), "config.json");
+  ParseHfConfig(With(TinyConfig("LlamaForCausalLM"), {{"quantization_config", quantized(json::object())}}),
+                "config.json");
   refused({{"quantization_config", {{"quant_method", "awq"}}}}, "quant_method \"awq\" is not supported");
   refused({{"quantization_config", {{"quant_method", "fp8"}, {"weight_block_size", {64, 64}}}}},
           "weight_block_size [64,64] is not supported");

@@ -147,7 +147,7 @@ TEST(Synthetic, VectorsOfBlockModelsAreF32) {
 TEST(Synthetic, RefusesWhatItCannotMake) {
   EXPECT_NE(ErrorOf([] { OpenSynthetic("llama-9", ASSAY_BF16); }).find("smollm2-135m, smollm2-1.7b"),
             std::string::npos);
-  EXPECT_NE(ErrorOf([] { OpenSynthetic("smollm2-135m", ASSAY_I8); }).find("type i8 cannot be made"), std::string::npos);
+  EXPECT_NE(ErrorOf([] { OpenSynthetic("smollm2-135m", ASSAY_U8); }).find("type u8 cannot be made"), std::string::npos);
   ModelConfig odd = Small();
   odd.ffn = 100;
   EXPECT_NE(ErrorOf([&] { MakeSynthetic(odd, ASSAY_Q8_0); }).find("no whole number of q8_0 blocks"), std::string::npos);
