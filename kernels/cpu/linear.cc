@@ -111,7 +111,7 @@ Plan MakePlan(const Isa& isa, const WeightSpec& spec, int64_t m) {
   }
   if (p.Amx()) p.member_bytes = kAmxScratchBytes;
   if (p.path == Path::kBlockF32) p.member_bytes = kChunkCols * kPanelRows * sizeof(float);
-  if (p.path == Path::kBlockI8) p.member_bytes = kExpandedBytes;
+  if (p.path == Path::kBlockI8) p.member_bytes = kExpandedScratch;
   p.shared_x = m * spec.cols > kPrivateX;
   return p;
 }
@@ -225,7 +225,6 @@ void Amx(const LinearKernels& kernels, const AmxKernels& amx, const WeightSpec& 
          const GemmArgs& gemm, std::byte* scratch) {
   AmxArgs a{gemm};
   a.k = plan.x_cols;
-  a.x_rows = plan.x_rows;
   if (plan.path == Path::kBlockAmx) {
     a.dequantize = BlockKernelsFor(kernels, spec.dtype).dequantize;
     a.panel_to_bf16 = kernels.panel_to_bf16;
@@ -265,7 +264,7 @@ void LinearFor(const Isa& isa, const WeightSpec& spec, const View& x, const void
     a.x = converted.values;
     a.ldx = plan.x_cols;
     a.xs = converted.scales;
-    a.ldxs = plan.x_cols / 32;
+    a.x_rows = plan.x_rows;
   }
   a.w = static_cast<const std::byte*>(packed);
   a.panel_bytes = PanelBytes(spec);

@@ -102,10 +102,10 @@ struct BlockScale {
 
 // y[m, n] (+)= sum over k in [0, k) of x[m, k] * w[n, k], for m in [m0, m1), n in [n0, n1).
 struct GemmArgs {
-  const void* x = nullptr;  // rows of f32, of bf16 (padded to 32) or of i8 (padded to 64)
+  const void* x = nullptr;  // rows of f32 or of bf16 (padded to 32), or i8 as ConvertArgs has it
   int64_t ldx = 0;          // elements
   const BlockScale* xs = nullptr;
-  int64_t ldxs = 0;
+  int64_t x_rows = 0;  // of the whole converted x
   const std::byte* w = nullptr;
   int64_t panel_bytes = 0;
   const float* bias = nullptr;  // may be nullptr
@@ -114,7 +114,7 @@ struct GemmArgs {
   int64_t m0 = 0, m1 = 0, n0 = 0, n1 = 0;  // n0 begins a panel
   int64_t k = 0;
   bool accumulate = false;       // add to y, without bias
-  std::byte* scratch = nullptr;  // kExpandedBytes for BlockKernels::many, 64-aligned
+  std::byte* scratch = nullptr;  // kExpandedScratch for BlockKernels::many, 64-aligned
 };
 
 // Conversion of x in pieces of 32 columns; piece i is row i / pieces_per_row. Past k and past `rows` come zeros.
@@ -125,7 +125,8 @@ struct ConvertArgs {
   int64_t k = 0;
   int64_t pieces_per_row = 0;
   int64_t padded_rows = 0;  // AMX only
-  void* out = nullptr;      // [rows][pieces_per_row * 32] bf16 or i8
+  // bf16: [rows][pieces_per_row * 32]. i8, and scales likewise: by kExpandedCols columns, [rows][columns of the chunk].
+  void* out = nullptr;
   BlockScale* scales = nullptr;
   int32_t offset = 0;
 };
@@ -133,6 +134,8 @@ struct ConvertArgs {
 // Columns of a block weight that are expanded to bytes and f32 scales at a time: with them 32 rows fit the L1 cache.
 constexpr int64_t kExpandedCols = 512;
 constexpr int64_t kExpandedBytes = kExpandedCols / kPieceCols * (1024 + 2 * kBlockRows * sizeof(float));
+constexpr int64_t kExpandedRows = 256;  // of x, whose sums wait for the next columns
+constexpr int64_t kExpandedScratch = kExpandedBytes + kExpandedRows * kBlockRows * sizeof(float);
 
 // x is i8.
 struct BlockKernels {
@@ -163,7 +166,6 @@ int64_t PanelBytes(const WeightSpec& spec);
 // bf16 GEMM by AMX tiles (linear_amx.h). x is bf16 in strips of 32 rows, which `convert` makes.
 constexpr int kAmxStripRows = 32;
 struct AmxArgs : GemmArgs {  // k: padded to 32, for block types to 64; m0 begins a strip; scratch: kAmxScratchBytes
-  int64_t x_rows = 0;        // of the whole x, padded to strips
   // Block types; else nullptr.
   decltype(BlockKernels::dequantize) dequantize = nullptr;
   void (*panel_to_bf16)(const float* panel, int64_t count, void* out) = nullptr;

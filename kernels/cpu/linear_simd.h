@@ -335,15 +335,20 @@ void QuantizePiece(const float* x, int32_t offset, int8_t* q, BlockScale* s) {
 
 void Quantize(const ConvertArgs& a, int64_t begin, int64_t end) {
   for (int64_t i = begin; i < end; ++i) {
-    const int64_t row = i / a.pieces_per_row, k = i % a.pieces_per_row * 32, left = a.k - k;
-    int8_t* const q = static_cast<int8_t*>(a.out) + i * 32;
+    const int64_t row = i / a.pieces_per_row, piece = i % a.pieces_per_row, k = piece * 32, left = a.k - k;
+    // [chunk][row][pieces of the chunk]
+    constexpr int64_t kMost = kExpandedCols / kPieceCols;
+    const int64_t before = piece / kMost * kMost, rest = a.pieces_per_row - before,
+                  pieces = rest < kMost ? rest : kMost;
+    const int64_t at = before * a.rows + row * pieces + piece - before;
+    int8_t* const q = static_cast<int8_t*>(a.out) + at * 32;
     const float* const x = a.x + row * a.ldx + k;
     if (left >= 32) {
-      QuantizePiece(x, a.offset, q, a.scales + i);
+      QuantizePiece(x, a.offset, q, a.scales + at);
     } else {
       float padded[32] = {};
       if (left > 0) std::memcpy(padded, x, left * sizeof(float));
-      QuantizePiece(padded, a.offset, q, a.scales + i);
+      QuantizePiece(padded, a.offset, q, a.scales + at);
     }
   }
 }
