@@ -228,8 +228,8 @@ def main():
 
     gemma = {**BASE, **gqa, "tie_word_embeddings": True, "num_hidden_layers": 4, "sliding_window": 16,
              "query_pre_attn_scalar": 12, "rms_norm_eps": 1e-6}
-    def local(scaling, theta=100.0):
-        return {"full_attention": {**scaling, "rope_theta": 10000.0},
+    def local(scaling, theta=100.0, full=10000.0):
+        return {"full_attention": {**scaling, "rope_theta": full},
                 "sliding_attention": {"rope_type": "default", "rope_theta": theta}}
     pattern = ["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"]
     hugging_face("gemma3", Gemma3TextConfig(**gemma, layer_types=pattern, rope_parameters=local({"rope_type": "default"})), bf16)
@@ -246,7 +246,7 @@ def main():
     gguf_file("gguf-qwen2-q8_0", Qwen2Config(**{**small, "head_dim": 8}, rope_parameters=million), kinds.Q8_0)
     gguf_file("gguf-qwen3-q4_0", Qwen3Config(**small, rope_parameters=million), kinds.Q4_0, kinds.F16)
     gguf_file("gguf-gemma3-q5_0", Gemma3TextConfig(**{**gemma, "num_hidden_layers": 7, "intermediate_size": 64, "head_dim": 16,
-              "query_pre_attn_scalar": 16}, rope_parameters=local({"rope_type": "default"}, 10000.0)), kinds.Q5_0, kinds.Q5_1)
+              "query_pre_attn_scalar": 16}, rope_parameters=local({"rope_type": "default"}, 10000.0, 200.0)), kinds.Q5_0, kinds.Q5_1)
     print(sum(f.stat().st_size for f in OUT.rglob("*") if f.is_file()), "bytes")
 
 
