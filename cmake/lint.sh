@@ -28,9 +28,9 @@ includes() {
   git grep --untracked -nE "^ *# *include *[<\"]($pattern)" -- "$@" || true
 }
 
-report format < <(files "${CODE[@]}" | while read -r file; do
-  clang-format-14 --dry-run -Werror "$file" >/dev/null 2>&1 || echo "$file: run clang-format-14 -i $file"
-done)
+clang-format-14 --version >/dev/null
+report 'run clang-format-14 -i' < <(files "${CODE[@]}" | xargs -d '\n' -P "$(nproc)" -n 16 clang-format-14 --dry-run 2>&1 |
+  sed -n 's/:[0-9]*:[0-9]*: warning: .*-Wclang-format-violations.*//p' | sort -u)
 
 # Who may include whom. CMake enforces it where a room is a library of its own; this sees the rest.
 report 'include against the flow' < <(
@@ -50,17 +50,20 @@ report 'one toolkit only, in a portable kernel' < <(git grep --untracked -nE \
   '__CUDA_ARCH__|\basm\b|0x[fF]{8}|warpSize|<<<|cooperative_groups|cub::|wmma|cp\.async' -- kernels/cuda \
   ':!kernels/cuda/gpu.h' ':!kernels/cuda/*_sm[0-9]*' ':!kernels/cuda/CMakeLists.txt' | grep -vE '^[^:]*:[0-9]+: *//' || true)
 
-report 'no SPDX licence line in the first three lines' < <(files "${CODE[@]}" "${SCRIPTS[@]}" | while read -r file; do
-  head -n 3 "$file" | grep -q 'SPDX-License-Identifier: Apache-2.0' || echo "$file"
-done)
+report 'no SPDX licence line in the first three lines' < <(files "${CODE[@]}" "${SCRIPTS[@]}" |
+  xargs -d '\n' awk '
+    FNR == 1 { if (missing) print file; file = FILENAME; missing = 1 }
+    FNR <= 3 && /SPDX-License-Identifier: Apache-2.0/ { missing = 0 }
+    END { if (missing) print file }')
 report "longer than $MAX_LINES lines" < <(files "${CODE[@]}" "${SCRIPTS[@]}" | xargs -d '\n' awk -v max=$MAX_LINES '
   FNR == max + 1 { print FILENAME }')
 report 'unfinished' < <(git grep --untracked -nwE 'TODO|FIXME|XXX' -- "${CODE[@]}" "${SCRIPTS[@]}" '*.md' ':!cmake/lint.sh' || true)
 
 if [[ ${1:-} == --tidy ]]; then
-  # Files without a compile command (another architecture, a plug-in built out of tree) are not looked at.
+  # Folders without a compile command (another architecture, a plug-in built out of tree) are not looked at; a file that
+  # is compiled in one piece with others gets its neighbour's.
   report tidy < <(files '*.cc' | while read -r file; do
-    if grep -qF "\"file\": \"$PWD/$file\"" "$BUILD/compile_commands.json"; then echo "$file"; fi
+    if grep -qF "\"file\": \"$PWD/${file%/*}/" "$BUILD/compile_commands.json"; then echo "$file"; fi
   done | xargs -d '\n' -P "$(nproc)" -n 1 clang-tidy --quiet -p "$BUILD" 2>/dev/null | grep -E ' (warning|error): ' | sort -u)
 fi
 

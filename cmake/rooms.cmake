@@ -7,6 +7,8 @@
 #   link to the room, through a tree of links in the build folder. So an include against the flow does not compile.
 # assay_room_test(NAME ROOM dir... )
 #   builds the *_test.cc files that lie beside the code of a room into one GoogleTest program.
+# assay_cold(TARGET FILE...)
+#   says that these sources of the target run rarely: optimising them would be much of a build, for nothing.
 
 find_package(Threads REQUIRED)
 
@@ -23,9 +25,15 @@ if(ASSAY_SANITIZE)
                                                -fno-omit-frame-pointer)
   target_link_options(assay_flags INTERFACE -fsanitize=${ASSAY_SANITIZE})
 endif()
+# Sanitized code costs the optimiser even more; a debug build has its own level.
+set(cold_options $<$<CONFIG:Release>:-O1> $<$<CONFIG:RelWithDebInfo>:-O0>)
 if(ASSAY_STATIC)
   include(cmake/portable.cmake)
 endif()
+
+function(assay_cold target)
+  set_property(SOURCE ${ARGN} TARGET_DIRECTORY ${target} APPEND PROPERTY COMPILE_OPTIONS ${cold_options})
+endfunction()
 
 function(assay_expose target)  # folders, relative to the root, whose headers `target` shows to its users
   set(root ${CMAKE_BINARY_DIR}/rooms/${target})
@@ -77,5 +85,6 @@ function(assay_room_test name)
   target_link_libraries(${name} PRIVATE ${TEST_USES} GTest::gtest_main assay_flags)
   target_compile_definitions(${name} PRIVATE ASSAY_SOURCE_DIR="${PROJECT_SOURCE_DIR}"
                                              ASSAY_BINARY_DIR="${CMAKE_BINARY_DIR}")
+  target_compile_options(${name} PRIVATE $<$<CONFIG:Release>:-O1>)
   gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST PROPERTIES TIMEOUT 300)
 endfunction()

@@ -68,7 +68,7 @@ assay_device_info Describe(int32_t index) {
     Fill(info.act_dtypes, {ASSAY_F32});
     Fill(info.kv_dtypes, {ASSAY_BF16, ASSAY_F16, ASSAY_F32, ASSAY_F8_E4M3});
     Fill(info.weight_dtypes, {ASSAY_F32, ASSAY_F16, ASSAY_BF16, ASSAY_Q8_0, ASSAY_Q4_0, ASSAY_Q4_1, ASSAY_Q5_0,
-                              ASSAY_Q5_1, ASSAY_Q4_K, ASSAY_Q5_K, ASSAY_Q6_K, ASSAY_I4_G128});
+                              ASSAY_Q5_1, ASSAY_Q4_K, ASSAY_Q5_K, ASSAY_Q6_K, ASSAY_I4_G128, ASSAY_I8});
   }
   Fill(info.kv_block_sizes, {32, 16, 64, 128});
   Fill(info.kv_layouts, {ASSAY_KV_HND, ASSAY_KV_NHD});
@@ -259,10 +259,11 @@ assay_status WeightPack(assay_device device, const assay_weight_desc* desc, cons
       Fail(ASSAY_ERR_INVALID, "weight: offset %llu is not a multiple of %zu", static_cast<unsigned long long>(offset),
            cpu::kWeightAlignment);
     }
+    const float* const scales = backend::ReadScales(spec, desc);
     if (device->reference) {
-      PackReference(spec, src, backend::ReadScales(spec, desc), to);
+      PackReference(spec, src, scales, to);
     } else {
-      device->pool.Run([&](const cpu::Team& team) { cpu::PackWeight(spec, src, to, team); });
+      device->pool.Run([&](const cpu::Team& team) { cpu::PackWeight(spec, src, scales, to, team); });
     }
     dst->weights[offset] = spec;
   });

@@ -60,8 +60,9 @@ void ExecuteRope(const Operation& o, const cpu::Team& team) {
 const backend::Rules& RulesOf(bool reference) {
   static constexpr auto kF32 = {DType::kF32};
   static constexpr auto kFloats = {DType::kF32, DType::kBF16, DType::kF16};
-  static constexpr auto kFast = {DType::kF32,  DType::kF16,  DType::kBF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_1,
-                                 DType::kQ5_0, DType::kQ5_1, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K, DType::kI4_G128};
+  static constexpr auto kFast = {DType::kF32,  DType::kF16,     DType::kBF16, DType::kQ8_0, DType::kQ4_0,
+                                 DType::kQ4_1, DType::kQ5_0,    DType::kQ5_1, DType::kQ4_K, DType::kQ5_K,
+                                 DType::kQ6_K, DType::kI4_G128, DType::kI8};
   static constexpr auto kPlain = {DType::kF32,  DType::kF16,     DType::kBF16,    DType::kQ8_0,    DType::kQ4_0,
                                   DType::kQ4_1, DType::kQ5_0,    DType::kQ5_1,    DType::kQ4_K,    DType::kQ5_K,
                                   DType::kQ6_K, DType::kF8_B128, DType::kI4_G128, DType::kF8_E4M3, DType::kI8};

@@ -22,7 +22,7 @@ using bench::BenchRun;
 using bench::BenchSnapshot;
 using bench::Scenario;
 
-struct Options {
+struct BenchCommandOptions {
   BenchOptions bench;
   std::string scenario = "single-stream";
   std::string out = "assay-results", lang = "en";
@@ -87,7 +87,7 @@ class Worker {
   std::thread thread_;  // last: it uses what stands above
 };
 
-void Resolve(Options* o) {
+void Resolve(BenchCommandOptions* o) {
   BenchOptions& b = o->bench;
   if (o->scenario == "single-stream") {
     b.scenario = Scenario::kSingleStream;
@@ -119,7 +119,7 @@ void Save(BenchSnapshot* snapshot, const Outcome& outcome, const bench::ResultPa
   }
 }
 
-int RunBench(Options o) {
+int RunBench(BenchCommandOptions o) {
   Resolve(&o);
   bench::CheckWritable(o.out);
   if (o.paced) o.bench.before_trial = AwaitTurn;
@@ -155,7 +155,7 @@ void AddBench(CLI::App& app, Run* run) {
   CLI::App* command = app.add_subcommand(
       "bench",
       "Measure a model on a device: speed and power with confidence intervals, and the gap to what is claimed");
-  auto o = std::make_shared<Options>();
+  auto o = std::make_shared<BenchCommandOptions>();
   BenchOptions& b = o->bench;
   AddModelOptions(*command, &b.model);
   command

@@ -21,6 +21,13 @@ void AddDeviceOptions(CLI::App& command, bench::ModelSpec* spec) {
       .add_option("--threads", spec->threads, "Threads of a CPU device (of each rank); default: one per usable core")
       ->check(CLI::Range(1, 4096))
       ->type_name("N");
+  command
+      .add_option_function<std::string>(
+          "--isa", [](const std::string& isa) { setenv("ASSAY_ISA", isa.c_str(), 1); },
+          "The most that the CPU device may use: generic, avx2, avx512, avx512_vnni, avx512_bf16, amx; default: all "
+          "that the machine has")
+      ->check(CLI::IsMember({"generic", "avx2", "avx512", "avx512_vnni", "avx512_bf16", "amx"}))
+      ->type_name("I");
 }
 
 void AddModelOptions(CLI::App& command, bench::ModelSpec* spec) {

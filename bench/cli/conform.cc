@@ -20,7 +20,7 @@ using bench::CaseStatus;
 using bench::ConformMode;
 using bench::ConformReport;
 
-struct Options {
+struct ConformCommandOptions {
   bench::ModelSpec spec;
   std::string filter;
   int64_t every = 1;
@@ -67,7 +67,7 @@ void PrintPerf(const ConformReport& report) {
   std::cout << table.Render("");
 }
 
-int RunConform(const Options& o) {
+int RunConform(const ConformCommandOptions& o) {
   const DeviceChoice choice = ChooseDevice(o.spec.device);
   const auto device = Device::Open(choice.backend, choice.index, o.spec.threads);
   bench::ConformOptions options;
@@ -99,7 +99,7 @@ int RunConform(const Options& o) {
 
 void AddConform(CLI::App& app, Run* run) {
   CLI::App* command = app.add_subcommand("conform", "Check a device's operations against the reference, one by one");
-  auto o = std::make_shared<Options>();
+  auto o = std::make_shared<ConformCommandOptions>();
   AddDeviceOptions(*command, &o->spec);
   command->add_option("--op", o->filter, "Only cases in whose text this regular expression is found")
       ->type_name("REGEX");

@@ -22,7 +22,7 @@ using bench::RunResult;
 
 constexpr char kPublished[] = "published:";
 
-struct Options {
+struct GapCommandOptions {
   std::vector<std::string> results, claims;
   std::string svg, lang = "en";
   bool json = false;
@@ -56,7 +56,7 @@ RunResult Load(const std::string& path, const std::vector<bench::UserClaim>& cla
   return result;
 }
 
-void WritePictures(const RunResult& result, const Options& o) {
+void WritePictures(const RunResult& result, const GapCommandOptions& o) {
   std::filesystem::create_directories(o.svg);
   const auto language = o.lang == "zh" ? bench::Language::kChinese : bench::Language::kEnglish;
   for (const bench::Picture& picture : bench::PicturesOf(result, language)) {
@@ -87,7 +87,7 @@ Json PublishedJson(const std::vector<const Published*>& results) {
   return list;
 }
 
-int RunGap(const Options& o) {
+int RunGap(const GapCommandOptions& o) {
   const bool only_published = std::all_of(o.results.begin(), o.results.end(),
                                           [](const std::string& name) { return name.starts_with(kPublished); });
   if (only_published && (!o.claims.empty() || !o.svg.empty())) {
@@ -125,7 +125,7 @@ int RunGap(const Options& o) {
 
 void AddGap(CLI::App& app, Run* run) {
   CLI::App* command = app.add_subcommand("gap", "What was claimed, what was attained, and where the rest went");
-  auto o = std::make_shared<Options>();
+  auto o = std::make_shared<GapCommandOptions>();
   command
       ->add_option("results", o->results,
                    "Result files of assay bench, or published:CARD and published:CARD/MODEL for what others published")

@@ -24,7 +24,7 @@ using bench::Json;
 
 constexpr double kProbeS = 0.4;
 
-struct Options {
+struct KernelsCommandOptions {
   bench::ModelSpec spec;
   std::string filter;
   bool json = false;
@@ -103,7 +103,7 @@ std::string ShareText(double share) {
   return share > 0 ? bench::FormatPercent(share) : "";
 }
 
-int RunKernels(const Options& o) {
+int RunKernels(const KernelsCommandOptions& o) {
   const DeviceChoice choice = ChooseDevice(o.spec.device);
   const auto device = Device::Open(choice.backend, choice.index, o.spec.threads);
   Progress progress;
@@ -159,7 +159,7 @@ int RunKernels(const Options& o) {
 
 void AddKernels(CLI::App& app, Run* run) {
   CLI::App* command = app.add_subcommand("kernels", "Time single operations beside the limits of the device");
-  auto o = std::make_shared<Options>();
+  auto o = std::make_shared<KernelsCommandOptions>();
   AddDeviceOptions(*command, &o->spec);
   command->add_option("--filter", o->filter, "Only cases in whose text this regular expression is found")
       ->type_name("REGEX");

@@ -20,7 +20,7 @@ namespace {
 using bench::FormatNumber;
 using bench::Json;
 
-struct Options {
+struct PowerCommandOptions {
   bench::ModelSpec spec;
   std::string meter = "auto";
   double seconds = 10;
@@ -28,7 +28,7 @@ struct Options {
 };
 
 // The meter of a device needs the device; others do not, and must not fail for want of one.
-std::shared_ptr<Device> OpenDevice(const Options& o) {
+std::shared_ptr<Device> OpenDevice(const PowerCommandOptions& o) {
   if (o.spec.device.empty() && o.meter != "auto" && o.meter != "telemetry") return nullptr;
   const DeviceChoice choice = ChooseDevice(o.spec.device);
   return Device::Open(choice.backend, choice.index, o.spec.threads);
@@ -141,7 +141,7 @@ Json ToJson(const Report& r) {
           {"faults", faults}};
 }
 
-int RunPower(const Options& o) {
+int RunPower(const PowerCommandOptions& o) {
   bench::MeterChoice choice = bench::MakeMeter(o.meter, OpenDevice(o));
   if (!choice.meter) throw Error(choice.why_none + "; name one with --meter");
   bench::Window window;
@@ -159,7 +159,7 @@ int RunPower(const Options& o) {
 
 void AddPower(CLI::App& app, Run* run) {
   CLI::App* command = app.add_subcommand("power", "Show what a power meter reads and how far it can be trusted");
-  auto o = std::make_shared<Options>();
+  auto o = std::make_shared<PowerCommandOptions>();
   command->add_option("--meter", o->meter, bench::kMeterHelp)->capture_default_str()->type_name("METER");
   command->add_option("--seconds", o->seconds, "How long to watch it")
       ->check(CLI::Range(0.5, 86400.0))

@@ -19,12 +19,12 @@ struct ScoreOptions {
 };
 
 // Tokens per step: logits are kept for each, and 64 rows of the largest vocabularies are some 40 MB.
-constexpr int64_t kStepTokens = 64;
+constexpr int64_t kScoredPerStep = 64;
 
 std::vector<float> Score(const ScoreOptions& o, const std::vector<int32_t>& ids) {
   bench::Session session(o.model);
   ExecutorOptions options;
-  options.max_tokens = std::min<int64_t>(kStepTokens, static_cast<int64_t>(ids.size()));
+  options.max_tokens = std::min<int64_t>(kScoredPerStep, static_cast<int64_t>(ids.size()));
   options.max_seqs = 1;
   options.max_context = static_cast<int64_t>(ids.size());
   options.prompt_logprobs = true;

@@ -88,7 +88,7 @@ def header(name, kind, listed):
     for tensor, dims, type_ in listed:
         text += string(tensor) + struct.pack("<I", len(dims)) + struct.pack(f"<{len(dims)}Q", *dims)
         text += struct.pack("<IQ", type_, offset)
-        offset += -(-tensor_bytes(dims, type_) // ALIGNMENT) * ALIGNMENT
+        offset += tensor_bytes(dims, type_)
     return text + bytes(-len(text) % ALIGNMENT)
 
 
@@ -97,7 +97,9 @@ def tensor_bytes(dims, type_):
     count = 1
     for dim in dims:
         count *= dim
-    return count // values * size
+    total = count // values * size
+    assert total % ALIGNMENT == 0, dims  # so it is for every shape here, and there is nothing to pad
+    return total
 
 
 def write(path, name, kind):
@@ -114,12 +116,10 @@ def write(path, name, kind):
                     values = struct.pack("<f", 1) * dims[0]
                 unit = BLOCKS[type_][1]
                 start = rng.randrange(len(values) // unit) * unit if "norm" not in tensor else 0
-                padding = -left % ALIGNMENT
                 while left:
                     piece = values[start:start + left]
                     file.write(piece)
                     left, start = left - len(piece), 0
-                file.write(bytes(padding))
         os.replace(part, path)
     finally:
         if os.path.exists(part):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The programs that are compared, each with trial(): one measurement, as {"prefill", "decode"} tokens per second or {"load"}
 starts per second. assay and PyTorch stay warm between their trials; llama.cpp's tools start and warm up anew for each."""
+import contextlib
 import json
 import os
 import subprocess
@@ -30,6 +31,19 @@ def run(command):
     return done.stdout
 
 
+def send(process, line):
+    """To a program that may be gone: what it says, or does not say, next tells so."""
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.write(line + "\n")
+        process.stdin.flush()
+
+
+def end(process):
+    """Closes its input, which ends it."""
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.close()
+
+
 class Assay:
     """`assay bench --paced`: loaded and warm, it begins a trial for each line."""
 
@@ -57,14 +71,13 @@ class Assay:
         raise Failed(f"assay ended with {self.process.wait()}: {last_line(words)}")
 
     def trial(self):
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
+        send(self.process, "")
         self.await_ready()
         return {}  # the result has it
 
     def finish(self):
         """The result, which holds what each trial measured."""
-        self.process.stdin.close()
+        end(self.process)
         words = self.process.stderr.read()
         self.process.wait()
         self.printed.seek(0)
@@ -75,8 +88,9 @@ class Assay:
         return json.loads(text)
 
     def close(self):
-        for file in (self.process.stdin, self.process.stderr, self.printed):
-            file.close()
+        end(self.process)
+        self.process.stderr.close()
+        self.printed.close()
 
 
 class AssayLoad:
@@ -137,13 +151,12 @@ class Torch:
     def trial(self):
         speeds = {}
         for what, tokens, context in (("prefill", self.row.isl, 0), ("decode", self.row.osl, self.row.isl + self.row.osl // 2)):
-            self.process.stdin.write(json.dumps({"what": what, "tokens": tokens, "context": context}) + "\n")
-            self.process.stdin.flush()
+            send(self.process, json.dumps({"what": what, "tokens": tokens, "context": context}))
             speeds[what] = tokens / self.answer()["seconds"]
         return speeds
 
     def finish(self):
-        self.process.stdin.close()
+        end(self.process)
         self.process.wait()
         self.process.stdout.close()
         self.errors.close()

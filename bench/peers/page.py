@@ -4,7 +4,7 @@ import json
 import random
 import statistics
 
-RESAMPLES = 10000
+RESAMPLES = 2000
 
 
 def median(values):
@@ -97,7 +97,7 @@ def table(rows):
 
 
 def failures(rows):
-    return [f"- {row['title']}, {row['name']}: {program}: {reason}"
+    return [f"- {row['name']}: {program}: {reason}"
             for row in rows for program, reason in row["failures"].items()]
 
 

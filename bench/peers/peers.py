@@ -67,7 +67,7 @@ def all_rows(isa_row):
         rows.append(Row(model, dtype, "speed", repeats=3 if "smol" in model else 1, torch=dtype == "bf16"))
         rows += [Row(model, dtype, "batch", isl=16, osl=osl, batch=batch) for batch in (8, 32)]
     if CORES > 1:
-        rows += [Row("smollm2-135m", "q4_1", "speed", repeats=2, threads=1), Row("qwen2.5-0.5b", "bf16", "speed", threads=1, torch=True)]
+        rows += [Row("smollm2-135m", "q4_1", "speed", repeats=2, threads=1), Row("qwen2.5-0.5b", "bf16", "speed", threads=1)]
     if isa_row:
         rows += [Row(model, dtype, "speed", repeats=3 if "smol" in model else 1, isa="avx2")
                  for model, dtype in (("smollm2-135m", "q4_1"), ("qwen2.5-0.5b", "bf16"), ("qwen2.5-0.5b", "q8_0"))]
@@ -80,7 +80,9 @@ class Run:
         self.pairs = arguments.pairs or (QUICK_PAIRS if arguments.quick else DEFAULT_PAIRS)
         self.out = os.path.join(arguments.out, "assay")
         self.rows, self.versions = [], {}
-        self.start = time.monotonic()
+        self.start, self.load = time.monotonic(), os.getloadavg()[0]
+        if self.load > 0.5:
+            say(f"the machine is busy (load average {self.load:.1f}): the figures will say more of that than of the programs")
         os.makedirs(self.out, exist_ok=True)
 
     def file_of(self, row):
@@ -116,7 +118,7 @@ class Run:
             try:
                 return work()
             except Failed as error:
-                entry["failures"][program] = str(error)
+                entry["failures"].setdefault(program, str(error))  # the first says why
                 say(f"{row.name}: {program} failed: {error}")
                 return None
 
@@ -162,7 +164,9 @@ class Run:
                                                    (f"--rows '{self.arguments.rows}'", self.arguments.rows)) if given)
         return {"date": datetime.date.today().isoformat(), "command": "./dev peers" + options,
                 "minutes": (time.monotonic() - self.start) / 60,
-                "versions": [assay, llama] + [f"{k} {v}" for k, v in self.versions.items()], "notes": NOTES}
+                "versions": [assay, llama] + [f"{k} {v}" for k, v in self.versions.items()] +
+                [f"load average when it began: {self.load:.1f}"],
+                "notes": NOTES + (ISA_NOTES if any(r["isa"] for r in self.rows) else [])}
 
 
 NOTES = [
@@ -176,6 +180,7 @@ NOTES = [
     "- load: the life of the whole process (`assay generate -n 1`; `llama-bench -p 1 -n 0 -r 1 --no-warmup`).",
     "- what llama.cpp's tools take to start and load between the turns is not in the other figures.",
 ]
+ISA_NOTES = ["- *avx2 only*: `assay bench --isa avx2`, and a llama.cpp built for AVX2, FMA, F16C and BMI2 and nothing newer."]
 
 
 def main():
@@ -191,7 +196,9 @@ def main():
     if arguments.pairs is not None and arguments.pairs < 1:
         parser.error("--pairs: at least 1")
     usage = subprocess.run([arguments.assay, "bench", "--help"], capture_output=True, text=True, check=True).stdout
-    rows = [row for row in all_rows("--isa" in usage) if re.search(arguments.rows or "", row.name)]
+    with open("/proc/cpuinfo", encoding="utf-8") as file:
+        avx512 = "avx512f" in file.read()
+    rows = [row for row in all_rows(avx512 and "--isa" in usage) if re.search(arguments.rows or "", row.name)]
     if arguments.list:
         print("\n".join(row.name for row in rows))
         return 0

@@ -29,12 +29,13 @@ BATCHED_BENCH = """{"n_kv_max": 512, "n_batch": 2048, "n_ubatch": 512, "flash_at
 "t_tg": 0.000189, "speed_tg": 42328.042969, "t": 0.000602, "speed": 26578.074219}
 
 """
-# Says what `assay bench --paced` says; decode is at 100, 110, ... With "fail" in an argument it ends before a trial.
+# Says what `assay bench --paced` says; decode is at 100, 110, ... With "fail" or "crash" in an argument it ends before or in a trial.
 ASSAY = """#!/bin/sh
-case "$*" in *--help*) exit 0;; *fail*) echo "assay: no such model" >&2; exit 2;; esac
+case "$*" in *fail*) echo "assay: no such model" >&2; exit 2;; esac
 echo "ready for trial 1" >&2
 trials= n=0
 while read -r line; do
+  case "$*" in *crash*) echo "assay: device lost" >&2; exit 2;; esac
   trials="$trials${trials:+, }{\\"prefill_tps\\": 1000, \\"decode_tps\\": $((100 + 10 * n))}"
   n=$((n + 1))
   echo "ready for trial $((n + 1))" >&2
@@ -92,8 +93,9 @@ class Files(unittest.TestCase):
         head = make_gguf.header("tiny", "q4_0", listed)
         magic, version, tensors, _ = struct.unpack("<4sIQQ", data[:24])
         self.assertEqual((magic, version, tensors), (b"GGUF", 3, 2 + 2 * 9))
-        size = sum(-(-make_gguf.tensor_bytes(dims, kind) // 32) * 32 for _, dims, kind in listed)
-        self.assertEqual(len(data), len(head) + size)
+        sizes = [make_gguf.tensor_bytes(dims, kind) for _, dims, kind in listed]
+        self.assertEqual(len(data), len(head) + sum(sizes))
+        self.assertIn(struct.pack("<IQ", make_gguf.F32, sum(sizes[:-1])), head[-48:], "where the last tensor is")
         self.assertEqual(data[len(head) + 96 * 64 // 32 * 34:][:4], struct.pack("<f", 1), "the first norm's weight")
 
 
@@ -129,12 +131,17 @@ class WholeRun(unittest.TestCase):
     def test_a_peer_that_fails_is_named_and_the_other_figures_stay(self):
         text = self.measure(broken="echo out of memory >&2; exit 3;")
         self.assertIn("| SmolLM2 135M, q4_1 | prefill 512 | llama.cpp | 1000 | failed |  | 0 | 50 % of FLOP/s |", text)
-        self.assertIn("- SmolLM2 135M, q4_1, smollm2-135m q4_1 speed: llama.cpp: llama-bench ended with 3: out of memory", text)
+        self.assertIn("- smollm2-135m q4_1 speed: llama.cpp: llama-bench ended with 3: out of memory", text)
 
     def test_assay_fails(self):
         text = self.measure(dtype="fail")
         self.assertIn("| failed | 2000 |  | 0 |  |", text)
         self.assertIn("assay: assay ended with 2: assay: no such model", text)
+
+    def test_assay_ends_in_the_middle(self):
+        text = self.measure(dtype="crash")
+        self.assertIn("| failed | 2000 |  | 0 |  |", text)
+        self.assertIn("assay: assay ended with 2: assay: device lost", text)
 
     def test_rows_have_names_of_their_own(self):
         names = [row.name for row in peers.all_rows(True)]
@@ -142,5 +149,5 @@ class WholeRun(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    programs.say = peers.say = lambda text: None
+    programs.say = peers.say = lambda text: None  # progress is for people
     unittest.main()

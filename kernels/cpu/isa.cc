@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/cpu/isa.h"
 
+#include <cstdint>
 #include <cstdlib>
 #include <stdexcept>
 
@@ -14,7 +15,15 @@ namespace assay::cpu {
 namespace {
 
 #if defined(__x86_64__)
-// Linux grants the AMX tile registers (8 KiB of state) only to a process that asks for them.
+// Whether the system saves the AMX tile registers and their configuration. Only where AVX-512 is: xgetbv is then.
+bool SystemHasTiles() {
+  uint32_t low, high;
+  asm("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  constexpr uint32_t kTiles = 3u << 17;
+  return (low & kTiles) == kTiles;
+}
+
+// Linux grants the tile registers (8 KiB of state) only to a process that asks for them.
 bool RequestAmx() {
   constexpr int kArchReqXcompPerm = 0x1023, kXfeatureTileData = 18;
   return syscall(SYS_arch_prctl, kArchReqXcompPerm, kXfeatureTileData) == 0;
@@ -29,7 +38,8 @@ Isa Detect() {
   isa.avx512_bf16 = isa.avx512_vnni && __builtin_cpu_supports("avx512bf16");
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
   constexpr unsigned kAmxBf16 = 1u << 22, kAmxTile = 1u << 24, kAmxInt8 = 1u << 25;
-  if (isa.avx512_bf16 && __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && (edx & kAmxTile) && RequestAmx()) {
+  if (isa.avx512_bf16 && SystemHasTiles() && __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && (edx & kAmxTile) &&
+      RequestAmx()) {
     isa.amx_bf16 = edx & kAmxBf16;
     isa.amx_int8 = edx & kAmxInt8;
   }
@@ -49,6 +59,10 @@ Isa Lower(Isa isa, const char* limit) {
   if (level == 6) {
     throw std::invalid_argument("ASSAY_ISA is '" + name +
                                 "'; use generic, avx2, avx512, avx512_vnni, avx512_bf16 or amx, or unset it");
+  }
+  const bool has[] = {true, isa.avx2, isa.avx512, isa.avx512_vnni, isa.avx512_bf16, isa.amx_bf16 || isa.amx_int8};
+  if (!has[level]) {
+    throw std::invalid_argument("ASSAY_ISA is '" + name + "', which this machine lacks; it has " + IsaName(isa));
   }
   isa.avx2 &= level >= 1;
   isa.avx512 &= level >= 2;

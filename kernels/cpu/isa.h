@@ -15,8 +15,8 @@ struct Isa {
   bool amx_int8 = false;
 };
 
-// The environment variable ASSAY_ISA (generic, avx2, avx512, avx512_vnni, avx512_bf16, amx) lowers what is used;
-// it never raises it. Read once, at the first call.
+// The environment variable ASSAY_ISA (generic, avx2, avx512, avx512_vnni, avx512_bf16, amx) lowers what is used. Read
+// once, at the first call, which throws std::invalid_argument for another word or for what this machine lacks.
 const Isa& CurrentIsa();
 // For people: "AVX-512 VNNI BF16".
 std::string IsaName(const Isa& isa);

@@ -39,20 +39,17 @@ const LinearKernels& LinearKernelsFor([[maybe_unused]] const Isa& isa) {
 
 namespace {
 
-constexpr int64_t kChunkCols = 256;        // columns of a block weight that are dequantised to f32 at a time
-constexpr int64_t kOnednnCols = 512;       // weight rows per oneDNN call, at most
-constexpr int64_t kOnednnMostRows = 128;   // rows of x per oneDNN call, at most
-constexpr int64_t kOnednnBytes = 1 << 20;  // dequantised weights per oneDNN call, at most (or one panel)
+constexpr int64_t kChunkCols = 256;  // columns of a block weight that are dequantised to f32 at a time
 constexpr int64_t kAlign = 64;
 
 enum class Path {
-  kPlain,        // x as it is
-  kBf16Dot,      // x in bf16, AVX-512 BF16
-  kBf16Onednn,   // x in bf16, AMX
-  kBlockRow,     // x in i8, one row: weights unpacked in registers
-  kBlockI8,      // x in i8, weights unpacked to bytes, a chunk at a time
-  kBlockF32,     // weights dequantised to f32, a chunk at a time
-  kBlockOnednn,  // weights dequantised to bf16, a few panels at a time; x in bf16; AMX
+  kPlain,     // x as it is
+  kBf16Dot,   // x in bf16, AVX-512 BF16
+  kBf16Amx,   // x in bf16
+  kBlockRow,  // x in i8, one row: weights unpacked in registers
+  kBlockI8,   // x in i8, weights unpacked to bytes, a chunk at a time
+  kBlockF32,  // weights dequantised to f32, a chunk at a time
+  kBlockAmx,  // weights dequantised to bf16, a block at a time; x in bf16
 };
 
 bool IsI8(Path path) {
@@ -63,47 +60,48 @@ struct Plan {
   Path path = Path::kPlain;
   // Each member converts x for itself when there is little of it: cheaper than waiting for one another.
   bool shared_x = false;
-  int64_t x_rows = 0, x_cols = 0;                             // of the converted x
-  int64_t x_bytes = 0, scale_bytes = 0;                       // of one copy: its values and their block scales
-  int64_t onednn_cols = 0;                                    // weight rows per oneDNN call
-  int64_t panel_bytes = 0, dense_bytes = 0, chunk_bytes = 0;  // scratch of each member
+  int64_t x_rows = 0, x_cols = 0;        // of the converted x
+  int64_t x_bytes = 0, scale_bytes = 0;  // of one copy: its values and their block scales
+  int64_t member_bytes = 0;              // scratch of each member
+  bool Amx() const { return path == Path::kBf16Amx || path == Path::kBlockAmx; }
   int64_t XBytes() const { return x_bytes + scale_bytes; }
-  int64_t MemberBytes() const { return panel_bytes + dense_bytes + chunk_bytes; }
 };
 
 int64_t RoundUp(int64_t n, int64_t unit) {
   return (n + unit - 1) / unit * unit;
 }
 
-constexpr int64_t kPrivateX = 8192;     // elements of x, at most, that each member converts for itself
-constexpr int64_t kFewRows = 1;         // rows of x up to which block types are unpacked for each of them
-constexpr int64_t kAmxRows = 32;        // rows of x from which AMX wins for bf16 ...
-constexpr int64_t kAmxBlockRows = 128;  // ... and for block types, which must be dequantised first
+constexpr int64_t kPrivateX = 8192;  // elements of x, at most, that each member converts for itself
+constexpr int64_t kFewRows = 1;      // rows of x up to which block types are unpacked for each of them
+constexpr int64_t kAmxRows = 32;     // rows of x from which AMX wins for bf16 ...
+// ... and for block types. By arithmetic it wins from 10 to 35 rows on: to dequantise a weight takes 0.06 to 0.08 ns
+// (Zen 4; twice that where two threads share a core), to multiply it with a row 0.002 ns, and on the VNNI path 0.007 to
+// 0.01.
+constexpr int64_t kAmxBlockRows = 64;
 
 Path PathOf(const Isa& isa, const WeightSpec& spec, int64_t m) {
-  const bool amx = isa.amx_bf16 && OnednnHasBf16();
   const bool strict = spec.compute == DType::kF32;
   switch (spec.dtype) {
     case DType::kF32:
     case DType::kF16:
       return Path::kPlain;
     case DType::kBF16:
-      if (strict || LinearKernelsFor(isa).bf16_dot == nullptr) return Path::kPlain;
-      return amx && m >= kAmxRows ? Path::kBf16Onednn : Path::kBf16Dot;
+      if (strict) return Path::kPlain;
+      if (isa.amx_bf16 && m >= kAmxRows) return Path::kBf16Amx;
+      return LinearKernelsFor(isa).bf16_dot != nullptr ? Path::kBf16Dot : Path::kPlain;
     default:
       if (strict) return Path::kBlockF32;
       if (m <= kFewRows) return Path::kBlockRow;
-      return amx && m >= kAmxBlockRows ? Path::kBlockOnednn : Path::kBlockI8;
+      return isa.amx_bf16 && m >= kAmxBlockRows ? Path::kBlockAmx : Path::kBlockI8;
   }
 }
 
 Plan MakePlan(const Isa& isa, const WeightSpec& spec, int64_t m) {
   Plan p;
   p.path = PathOf(isa, spec, m);
-  const bool onednn = p.path == Path::kBf16Onednn || p.path == Path::kBlockOnednn;
-  if (onednn || p.path == Path::kBf16Dot) {
-    p.x_cols = RoundUp(spec.cols, p.path == Path::kBlockOnednn ? kBlockCols : 32);
-    p.x_rows = onednn ? RoundUp(m, kOnednnRows) : m;
+  if (p.Amx() || p.path == Path::kBf16Dot) {
+    p.x_cols = RoundUp(spec.cols, p.path == Path::kBlockAmx ? kBlockCols : 32);
+    p.x_rows = p.Amx() ? RoundUp(m, kAmxStripRows) : m;
     p.x_bytes = RoundUp(p.x_rows * p.x_cols * 2, kAlign);
   } else if (p.path == Path::kBlockRow || p.path == Path::kBlockI8) {
     p.x_cols = RoundUp(spec.cols, kBlockCols);
@@ -111,24 +109,15 @@ Plan MakePlan(const Isa& isa, const WeightSpec& spec, int64_t m) {
     p.x_bytes = RoundUp(p.x_rows * p.x_cols, kAlign);
     p.scale_bytes = RoundUp(p.x_rows * (p.x_cols / 32) * sizeof(BlockScale), kAlign);
   }
-  if (onednn) {
-    p.onednn_cols = kOnednnCols;
-    p.dense_bytes = kOnednnMostRows * kOnednnCols * sizeof(float);
-  }
-  if (p.path == Path::kBlockOnednn) {
-    const int64_t column_bytes = p.x_cols * 2;
-    p.onednn_cols = std::clamp(kOnednnBytes / column_bytes / kPanelRows * kPanelRows, int64_t{kPanelRows}, kOnednnCols);
-    p.panel_bytes = p.onednn_cols * column_bytes;
-  }
-  if (p.path == Path::kBlockOnednn || p.path == Path::kBlockF32)
-    p.chunk_bytes = kChunkCols * kPanelRows * sizeof(float);
-  if (p.path == Path::kBlockI8) p.chunk_bytes = kExpandedBytes;
+  if (p.Amx()) p.member_bytes = kAmxScratchBytes;
+  if (p.path == Path::kBlockF32) p.member_bytes = kChunkCols * kPanelRows * sizeof(float);
+  if (p.path == Path::kBlockI8) p.member_bytes = kExpandedBytes;
   p.shared_x = m * spec.cols > kPrivateX;
   return p;
 }
 
 int64_t PlanBytes(const Plan& p, int threads) {
-  return (p.shared_x ? 1 : threads) * p.XBytes() + threads * p.MemberBytes();
+  return (p.shared_x ? 1 : threads) * p.XBytes() + threads * p.member_bytes;
 }
 
 // A member's rectangle of y: one of `across` that share the rows [m0, m1).
@@ -140,14 +129,20 @@ struct Part {
 // Cuts y into rectangles as equal as the grains allow. Cuts along M are preferred where that leaves each member enough
 // rows to be bound by arithmetic: then x and y stay in its own cache (with 2 threads and M = 512, converting x for
 // one another cost 10 to 50 % of the whole), while the weights come to all from the shared one.
-Part PartOf(int64_t m, int64_t m_grain, int64_t n, int64_t n_grain, const Team& team) {
-  constexpr int64_t kLeastRows = 32;
+// AMX is so fast that a member with fewer rows than a block has would wait for its weights (at 1 TFLOP/s and 256 rows
+// it reads 4 GB/s of them, at 32 rows it would be 32 of the 10 that one core gets), or dequantise them once per member
+// where once is enough: fewer rows are cut along N, and each member reads its share of the weights once.
+Part PartOf(const Plan& plan, int64_t m, int64_t n, int64_t n_grain, const Team& team) {
+  const int64_t m_grain = plan.Amx() ? kAmxStripRows : 1;
+  const int64_t least_rows = plan.path == Path::kBf16Amx    ? kAmxMostRows
+                             : plan.path == Path::kBlockAmx ? kAmxMostRowsOfBlocks
+                                                            : 32;
   const auto area = [&](int64_t cuts) {
     const int64_t across = team.size / cuts;
     return RoundUp((m + cuts - 1) / cuts, m_grain) * RoundUp((n + across - 1) / across, n_grain);
   };
   int cuts = 1;
-  for (int c = 2; c <= team.size && m / c >= kLeastRows; ++c) {
+  for (int c = 2; c <= team.size && m / c >= least_rows; ++c) {
     if (area(c) <= area(cuts)) cuts = c;
   }
   Part part;
@@ -166,7 +161,7 @@ struct ConvertedX {
   const BlockScale* scales;
 };
 
-ConvertedX ConvertX(const LinearKernels& kernels, const WeightSpec& spec, const Plan& plan, const View& x,
+ConvertedX ConvertX(LinearKernels::Convert convert, const WeightSpec& spec, const Plan& plan, const View& x,
                     const Part& part, std::byte* workspace, const Team& team) {
   std::byte* const at = workspace + (plan.shared_x ? 0 : team.rank * plan.XBytes());
   ConvertArgs a;
@@ -175,6 +170,7 @@ ConvertedX ConvertX(const LinearKernels& kernels, const WeightSpec& spec, const 
   a.rows = x.shape[0];
   a.k = spec.cols;
   a.pieces_per_row = plan.x_cols / 32;
+  a.padded_rows = plan.x_rows;
   a.out = at;
   a.scales = reinterpret_cast<BlockScale*>(at + plan.x_bytes);
   a.offset = OffsetOf(spec.dtype);
@@ -182,9 +178,7 @@ ConvertedX ConvertX(const LinearKernels& kernels, const WeightSpec& spec, const 
   const int64_t end = (part.m1 == a.rows ? plan.x_rows : part.m1) * a.pieces_per_row;  // with the padding rows
   const bool together = plan.shared_x && part.across > 1;
   const Share share = together ? Split(end - begin, 1, {part.index, part.across, nullptr}) : Share{0, end - begin};
-  if (part.m0 < part.m1) {
-    (IsI8(plan.path) ? kernels.quantize : kernels.to_bf16)(a, begin + share.begin, begin + share.end);
-  }
+  if (part.m0 < part.m1) convert(a, begin + share.begin, begin + share.end);
   if (together) team.Barrier();
   return {at, a.scales};
 }
@@ -227,43 +221,17 @@ void BlockF32(const LinearKernels& kernels, const WeightSpec& spec, const GemmAr
   }
 }
 
-// Rows [m0, m1) of x (bf16, whole tiles of kOnednnRows) by `count` rows of the weight, through `dense` into y.
-void OnednnColumns(const GemmArgs& a, const std::byte* w, int64_t n, int64_t count, float* dense) {
-  int64_t m = a.m0;
-  while (m < a.m1) {
-    // Powers of two keep the number of generated kernels small, whatever the number of rows.
-    int64_t rows = kOnednnMostRows;
-    while (rows > kOnednnRows && rows > a.m1 - m) rows /= 2;
-    OnednnBf16(rows, count, a.k, static_cast<const uint16_t*>(a.x) + m * a.ldx, w, dense);
-    for (const float* from = dense; rows > 0 && m < a.m1; --rows, ++m, from += count) {
-      float* const to = a.y + m * a.ldy + n;
-      for (int64_t j = 0; j < count; ++j) to[j] = from[j] + (a.bias == nullptr ? 0.0f : a.bias[n + j]);
-    }
+void Amx(const LinearKernels& kernels, const AmxKernels& amx, const WeightSpec& spec, const Plan& plan,
+         const GemmArgs& gemm, std::byte* scratch) {
+  AmxArgs a{gemm};
+  a.k = plan.x_cols;
+  a.x_rows = plan.x_rows;
+  if (plan.path == Path::kBlockAmx) {
+    a.dequantize = BlockKernelsFor(kernels, spec.dtype).dequantize;
+    a.panel_to_bf16 = kernels.panel_to_bf16;
   }
-}
-
-void Onednn(const LinearKernels& kernels, const WeightSpec& spec, const Plan& plan, const GemmArgs& a,
-            std::byte* scratch) {
-  float* const dense = reinterpret_cast<float*>(scratch + plan.panel_bytes);
-  float* const chunk = reinterpret_cast<float*>(scratch + plan.panel_bytes + plan.dense_bytes);
-  for (int64_t n = a.n0; n < a.n1; n += plan.onednn_cols) {
-    const int64_t count = std::min(plan.onednn_cols, a.n1 - n);
-    const std::byte* w = a.w + n / kPanelRows * a.panel_bytes;
-    if (plan.path == Path::kBlockOnednn) {
-      w = scratch;
-      std::byte* to = scratch;
-      const auto dequantize = BlockKernelsFor(kernels, spec.dtype).dequantize;
-      for (int64_t p = n; p < n + count; p += kPanelRows) {
-        for (int64_t k = 0; k < plan.x_cols; k += kChunkCols) {
-          const int64_t cols = std::min(kChunkCols, plan.x_cols - k);
-          dequantize(a.w + p / kBlockRows * a.panel_bytes, a.panel_bytes, PanelsAt(spec, p), k, cols, chunk);
-          kernels.panel_to_bf16(chunk, cols, to);
-          to += cols * kPanelRows * 2;
-        }
-      }
-    }
-    OnednnColumns(a, w, n, count, dense);
-  }
+  a.scratch = scratch;
+  amx.gemm(a);
 }
 
 }  // namespace
@@ -278,22 +246,22 @@ size_t LinearWorkspaceFor(const Isa& isa, const WeightSpec& spec, int64_t m, int
 }
 
 void LinearFor(const Isa& isa, const WeightSpec& spec, const View& x, const void* packed, const View& bias,
-               const View& y, void* workspace, const Team& team) {
+               const View& y, void* workspace, const Team& team, const AmxKernels& amx) {
   const int64_t m = x.shape[0];
   if (m == 0) return;
   const LinearKernels& kernels = LinearKernelsFor(isa);
   const Plan plan = MakePlan(isa, spec, m);
   std::byte* const ws = static_cast<std::byte*>(workspace);
-  const bool onednn = plan.path == Path::kBf16Onednn || plan.path == Path::kBlockOnednn;
 
   // Whole panels: half a panel is no forward stream, and took longer to read than a whole one.
-  const int64_t n_grain = IsI8(plan.path) ? kBlockRows : kPanelRows;
-  const Part part = PartOf(m, onednn ? kOnednnRows : 1, spec.rows, n_grain, team);
+  const int64_t n_grain = IsI8(plan.path) || plan.path == Path::kBlockAmx ? kBlockRows : kPanelRows;
+  const Part part = PartOf(plan, m, spec.rows, n_grain, team);
   GemmArgs a;
   a.x = x.data;
   a.ldx = x.stride[0];
   if (plan.x_rows > 0) {
-    const ConvertedX converted = ConvertX(kernels, spec, plan, x, part, ws, team);
+    const auto convert = plan.Amx() ? amx.convert : IsI8(plan.path) ? kernels.quantize : kernels.to_bf16;
+    const ConvertedX converted = ConvertX(convert, spec, plan, x, part, ws, team);
     a.x = converted.values;
     a.ldx = plan.x_cols;
     a.xs = converted.scales;
@@ -305,12 +273,12 @@ void LinearFor(const Isa& isa, const WeightSpec& spec, const View& x, const void
   a.y = y.as<float>();
   a.ldy = y.stride[0];
   a.m0 = part.m0, a.m1 = part.m1, a.n0 = part.n0, a.n1 = part.n1;
-  a.k = onednn ? plan.x_cols : spec.cols;
+  a.k = spec.cols;
   if (a.m0 == a.m1 || a.n0 == a.n1) return;
 
-  std::byte* const scratch = ws + (plan.shared_x ? 1 : team.size) * plan.XBytes() + team.rank * plan.MemberBytes();
-  if (onednn) {
-    Onednn(kernels, spec, plan, a, scratch);
+  std::byte* const scratch = ws + (plan.shared_x ? 1 : team.size) * plan.XBytes() + team.rank * plan.member_bytes;
+  if (plan.Amx()) {
+    Amx(kernels, amx, spec, plan, a, scratch);
   } else if (plan.path == Path::kBlockF32) {
     BlockF32(kernels, spec, a, reinterpret_cast<float*>(scratch));
   } else {
@@ -330,7 +298,7 @@ void Linear(const WeightSpec& spec, const View& x, const void* packed, const Vie
 
 void PrefetchWeight(const WeightSpec& spec, int64_t m, const void* packed, int64_t bytes, const Team& team) {
   const int64_t panel_rows = LayoutOf(spec.dtype).cols > 0 ? kBlockRows : kPanelRows;
-  const Part part = PartOf(m, 1, spec.rows, panel_rows, team);
+  const Part part = PartOf(MakePlan(CurrentIsa(), spec, m), m, spec.rows, panel_rows, team);
   const char* const first = static_cast<const char*>(packed) + part.n0 / panel_rows * PanelBytes(spec);
   const int64_t all = (part.n1 - part.n0 + panel_rows - 1) / panel_rows * PanelBytes(spec);
   for (int64_t at = 0; at < std::min(bytes, all); at += kAlign) __builtin_prefetch(first + at, 0, 2);

@@ -9,8 +9,10 @@
 //   M = 1, from DRAM   bf16 93..99 % at 3072x576 and above, 84..88 % at 1.7 MB, 70 % at 0.7 MB (576x576);
 //                      q4_1 75..97 % at 49152x576, 68..80 % at 3072x576, 43..61 % at 576x576 (0.2 MB, 7 us a call):
 //                      between 30 GB/s, where it follows memory, and 54 GB/s it is bound by latency and start-up
-//   M = 512            f32 88..97 %, bf16 83..90 % (oneDNN 2.6: the same), q8_0 and q4_1 50..60 %
-// SPMD: see team.h. Activations are f32.
+//   M = 512            f32 88..97 %, bf16 83..90 %, q8_0 and q4_1 50..60 %
+// Intel's AMX: kernels of our own (linear_amx.h), so far run on an emulation only. oneDNN 2.6 before them reached
+// 0.2..0.5 of 2.0..2.6 TFLOP/s at M = 512 on two threads: it read the weights again, from beyond L2, for every block of
+// rows. SPMD: see team.h. Activations are f32.
 #pragma once
 
 #include <cstddef>
@@ -22,12 +24,13 @@
 
 namespace assay::cpu {
 
-// nullptr if this spec is supported, else why not: F32, F16, BF16, Q8_0, Q4_0, Q4_1.
+// nullptr if this spec is supported, else why not: F32, F16, BF16, GGUF's block types, I4_G128, I8.
 const char* WeightUnsupported(const WeightSpec& spec);
 size_t PackedWeightBytes(const WeightSpec& spec);
 constexpr size_t kWeightAlignment = 64;
-// src: row-major [rows, cols], block types as in GGUF. dst: PackedWeightBytes, kWeightAlignment-aligned.
-void PackWeight(const WeightSpec& spec, const void* src, void* dst, const Team& team);
+// src: row-major [rows, cols], block types as in files. scales: [rows] for I8, otherwise nullptr. dst:
+// PackedWeightBytes, kWeightAlignment-aligned.
+void PackWeight(const WeightSpec& spec, const void* src, const float* scales, void* dst, const Team& team);
 
 // ids [T] i32, y [T, K] f32; ids outside [0, rows) give zeros.
 void Embed(const WeightSpec& spec, const View& ids, const void* packed, const View& y, const Team& team);

@@ -5,7 +5,7 @@
 // are padded with zeros). A panel is read front to back, so a thread's share of the rows is one forward stream.
 //   F32   panels of 64 rows: [K][64]
 //   F16   panels of 64 rows: [K][64]
-//   BF16  panels of 64 rows: [K/2][64][2], K padded to 32: oneDNN's BA16a64b2a, which AMX tiles load as they are
+//   BF16  panels of 64 rows: [K/2][64][2], K padded to 32, which AMX tiles load as they are
 //   Block types: panels of 32 rows x blocks of 64 columns (256 for K types, 128 for I4_G128); a block is a head and
 //   then a piece per 32 columns. In a piece, w[j][32][4] are j-th groups of 4 columns of each of the 32 rows.
 //           head                                       piece
@@ -18,6 +18,7 @@
 //   Q6_K    f16 d[32], i8 s[4][32][4] (16 columns each)  n, u8 h[2][32][4]: bits 2i, 2i + 1 of h[t][r][c] are bits 4, 5
 //                                                      of column 16t + 4i + c
 //   I4_G128 f16 d[32], f16 m[32]                       n
+//   I8      none; f32 scale[32] of the rows before the panel's first block      u8 (q + 128) [8][32][4]
 //   K types' 6-bit scales and mins of the 32 columns number i + 4t (i < 4, t < 2): s[t][r][i] has the low 4 bits of the
 //   scale and, above, of the min; bits 4t, 4t + 1 of s[2][r][i] are the upper 2 of the scale, the next two of the min.
 // A 64-byte load of a block type is thus 16 rows x 4 columns, what VNNI multiplies with 4 bytes of x, and two such
@@ -65,14 +66,21 @@ constexpr BlockLayout LayoutOf(DType dtype) {
       return {256, 576, 768};
     case DType::kI4_G128:
       return {128, 128, 512};
+    case DType::kI8:
+      return {64, 0, 1024};
     default:
       return {0, 0, 0};
   }
+}
+// What lies before the first block of a panel.
+constexpr int PanelHeadBytes(DType dtype) {
+  return dtype == DType::kI8 ? kBlockRows * 4 : 0;
 }
 // What is subtracted from the stored, unsigned quantity of types without a min.
 constexpr int OffsetOf(DType dtype) {
   switch (dtype) {
     case DType::kQ8_0:
+    case DType::kI8:
       return 128;
     case DType::kQ4_0:
       return 8;
@@ -106,7 +114,7 @@ struct GemmArgs {
   int64_t m0 = 0, m1 = 0, n0 = 0, n1 = 0;  // n0 begins a panel
   int64_t k = 0;
   bool accumulate = false;       // add to y, without bias
-  std::byte* scratch = nullptr;  // kExpandedBytes, for BlockKernels::many
+  std::byte* scratch = nullptr;  // kExpandedBytes for BlockKernels::many, 64-aligned
 };
 
 // Conversion of x in pieces of 32 columns; piece i is row i / pieces_per_row. Past k and past `rows` come zeros.
@@ -116,7 +124,8 @@ struct ConvertArgs {
   int64_t rows = 0;
   int64_t k = 0;
   int64_t pieces_per_row = 0;
-  void* out = nullptr;  // [rows][pieces_per_row * 32] bf16 or i8
+  int64_t padded_rows = 0;  // AMX only
+  void* out = nullptr;      // [rows][pieces_per_row * 32] bf16 or i8
   BlockScale* scales = nullptr;
   int32_t offset = 0;
 };
@@ -148,19 +157,37 @@ struct LinearKernels {
 // The best table that `isa` allows.
 const LinearKernels& LinearKernelsFor(const Isa& isa);
 
-// linear.h for a given instruction set.
-size_t LinearWorkspaceFor(const Isa& isa, const WeightSpec& spec, int64_t m, int threads);
-void LinearFor(const Isa& isa, const WeightSpec& spec, const View& x, const void* packed, const View& bias,
-               const View& y, void* workspace, const Team& team);
-
 // Bytes from one panel to the next.
 int64_t PanelBytes(const WeightSpec& spec);
 
-// oneDNN's bf16 GEMM on this layout, which uses AMX where the machine has it. In the calling thread only.
-constexpr int kOnednnRows = 32;  // m is a multiple of this
-bool OnednnHasBf16();
-// x: bf16 [m, k] with k a multiple of 32; w: at the start of a panel; y: f32 [m, n]. All dense: for a y with gaps
-// between its rows oneDNN 2.6 falls back to its reference code, a thousand times slower.
-void OnednnBf16(int64_t m, int64_t n, int64_t k, const void* x, const void* w, float* y);
+// bf16 GEMM by AMX tiles (linear_amx.h). x is bf16 in strips of 32 rows, which `convert` makes.
+constexpr int kAmxStripRows = 32;
+struct AmxArgs : GemmArgs {  // k: padded to 32, for block types to 64; m0 begins a strip; scratch: kAmxScratchBytes
+  int64_t x_rows = 0;        // of the whole x, padded to strips
+  // Block types; else nullptr.
+  decltype(BlockKernels::dequantize) dequantize = nullptr;
+  void (*panel_to_bf16)(const float* panel, int64_t count, void* out) = nullptr;
+};
+struct AmxKernels {
+  LinearKernels::Convert convert;  // x_rows is ConvertArgs::padded_rows
+  void (*gemm)(const AmxArgs&);
+};
+extern const AmxKernels kAmx;  // for machines with Isa::amx_bf16 only
+
+// A block of the product, at most (linear_amx.h says why).
+constexpr int64_t kAmxMostRows = 256;          // of x ...
+constexpr int64_t kAmxMostRowsOfBlocks = 512;  // ... for block types
+constexpr int64_t kAmxMostCols = 320;
+constexpr int64_t kAmxMostPanels = 4;  // of weights
+constexpr int64_t kAmxSums = 256 * 256;
+constexpr int64_t kAmxChunkCols = 64;       // columns that are dequantised at a time
+constexpr int64_t kAmxEdge = 32 * 32 + 32;  // a product that does not fit y, and 32 of bias
+constexpr int64_t kAmxScratchBytes =
+    (kAmxSums + kAmxChunkCols * kPanelRows + kAmxEdge) * 4 + kAmxMostPanels * kPanelRows * kAmxMostCols * 2;
+
+// linear.h for a given instruction set. Tests bring tiles of their own.
+size_t LinearWorkspaceFor(const Isa& isa, const WeightSpec& spec, int64_t m, int threads);
+void LinearFor(const Isa& isa, const WeightSpec& spec, const View& x, const void* packed, const View& bias,
+               const View& y, void* workspace, const Team& team, const AmxKernels& amx = kAmx);
 
 }  // namespace assay::cpu

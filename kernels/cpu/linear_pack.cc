@@ -40,8 +40,24 @@ constexpr SourceBlock SourceOf(DType dtype) {
       return {256, 176, 48};
     case DType::kQ6_K:
       return {256, 210, 0};
+    case DType::kI8:
+      return {32, 32, 0};
     default:
       return {128, 68, 4};
+  }
+}
+
+int64_t SourceRowBytes(const WeightSpec& spec) {
+  switch (spec.dtype) {
+    case DType::kF32:
+      return spec.cols * 4;
+    case DType::kF16:
+    case DType::kBF16:
+      return spec.cols * 2;
+    case DType::kI8:
+      return spec.cols;
+    default:
+      return spec.cols / SourceOf(spec.dtype).cols * SourceOf(spec.dtype).bytes;
   }
 }
 
@@ -85,7 +101,7 @@ void PackPanel(const std::byte* src, int64_t rows, int64_t cols, std::byte* dst,
 void ReadQuants(DType dtype, const uint8_t* from, uint8_t* q) {
   const SourceBlock source = SourceOf(dtype);
   const uint8_t* const at = from + source.quants;
-  if (dtype == DType::kQ8_0) {
+  if (OffsetOf(dtype) == 128) {
     for (int i = 0; i < 32; ++i) q[i] = at[i] ^ 0x80;
   } else if (dtype == DType::kQ6_K) {
     for (int i = 0; i < 256; ++i) {
@@ -109,7 +125,7 @@ void ReadQuants(DType dtype, const uint8_t* from, uint8_t* q) {
 // 32 quantities of row n into a piece.
 void PackPiece(DType dtype, const uint8_t* q, int64_t n, std::byte* piece) {
   const auto put = [&](int group, uint32_t four) { std::memcpy(piece + group * 128 + n * 4, &four, 4); };
-  if (dtype == DType::kQ8_0) {
+  if (OffsetOf(dtype) == 128) {
     for (int j = 0; j < 8; ++j) put(j, Load32(q + j * 4));
     return;
   }
@@ -127,6 +143,7 @@ void PackPiece(DType dtype, const uint8_t* q, int64_t n, std::byte* piece) {
 
 // The scales of block `from` of row n into the head of a packed block, in which it begins with piece p.
 void PackHead(DType dtype, const uint8_t* from, int64_t n, int p, std::byte* head) {
+  if (dtype == DType::kI8) return;
   if (SourceOf(dtype).cols == 32) {
     std::memcpy(head + p * 64 + n * 2, from, 2);
     if (HasMin(dtype)) std::memcpy(head + 128 + p * 64 + n * 2, from + 2, 2);
@@ -152,19 +169,24 @@ void PackHead(DType dtype, const uint8_t* from, int64_t n, int p, std::byte* hea
   for (int i = 0; i < 3; ++i) std::memcpy(head + 128 + i * 128 + n * 4, &words[i], 4);
 }
 
-void PackBlockPanel(DType dtype, const std::byte* src, int64_t rows, int64_t cols, std::byte* dst,
+// scales: of the panel's rows, for types that have one per row.
+void PackBlockPanel(DType dtype, const std::byte* src, const float* scales, int64_t rows, int64_t cols, std::byte* dst,
                     int64_t panel_bytes) {
   const SourceBlock source = SourceOf(dtype);
   const BlockLayout layout = LayoutOf(dtype);
-  const int64_t blocks = cols / source.cols, row_bytes = blocks * source.bytes;
+  const int64_t row_bytes = SourceRowBytes({dtype, DType::kNone, rows, cols});
   if (rows < kBlockRows || cols % layout.cols != 0) std::memset(dst, 0, panel_bytes);
-  uint8_t q[256];
-  for (int64_t b = 0; b < blocks; ++b) {
-    const int64_t column = b * source.cols;
-    std::byte* const block = dst + column / layout.cols * layout.bytes();
+  if (scales != nullptr) std::memcpy(dst, scales, rows * sizeof(float));
+  uint8_t q[256], padded[32] = {};
+  for (int64_t column = 0; column < cols; column += source.cols) {
+    std::byte* const block = dst + PanelHeadBytes(dtype) + column / layout.cols * layout.bytes();
     const int first = column % layout.cols / kPieceCols;
     for (int64_t n = 0; n < rows; ++n) {
-      const auto* const from = reinterpret_cast<const uint8_t*>(src + n * row_bytes + b * source.bytes);
+      const auto* from = reinterpret_cast<const uint8_t*>(src + n * row_bytes + column / source.cols * source.bytes);
+      if (column + source.cols > cols) {  // only I8 rows end within a piece
+        std::memcpy(padded, from, cols - column);
+        from = padded;
+      }
       PackHead(dtype, from, n, first, block);
       ReadQuants(dtype, from, q);
       for (int p = 0; p < source.cols / kPieceCols; ++p) {
@@ -179,7 +201,7 @@ struct Piece {
   const std::byte* at;
   float d[2], lowest;
 };
-Piece OpenPiece(DType dtype, const std::byte* block, int p, int64_t n) {
+Piece OpenPiece(DType dtype, const std::byte* panel, const std::byte* block, int p, int64_t n) {
   const BlockLayout layout = LayoutOf(dtype);
   const auto half = [&](int64_t at) {
     uint16_t h;
@@ -188,6 +210,12 @@ Piece OpenPiece(DType dtype, const std::byte* block, int p, int64_t n) {
   };
   const auto byte = [&](int64_t at) { return static_cast<uint8_t>(block[at]); };
   Piece piece{block + layout.head_bytes + p * layout.piece_bytes, {}, 0};
+  if (dtype == DType::kI8) {
+    float scale;
+    std::memcpy(&scale, panel + n * 4, 4);
+    piece.d[0] = piece.d[1] = scale;
+    return piece;
+  }
   const int64_t at = (SourceOf(dtype).cols == 32 ? p * 64 : 0) + n * 2;
   piece.d[0] = piece.d[1] = half(at);
   if (dtype == DType::kQ6_K) {
@@ -208,7 +236,7 @@ Piece OpenPiece(DType dtype, const std::byte* block, int p, int64_t n) {
 }
 int QuantAt(DType dtype, const Piece& piece, int64_t n, int i) {
   const auto byte = [&](int group) { return static_cast<int>(piece.at[group * 128 + n * 4 + i % 4]); };
-  if (dtype == DType::kQ8_0) return byte(i / 4);
+  if (OffsetOf(dtype) == 128) return byte(i / 4);
   const int low = byte(i / 4 % 4) >> i / 16 * 4 & 15;
   switch (FifthBits(dtype)) {
     case 1:
@@ -240,11 +268,12 @@ void ReadRow(const WeightSpec& spec, const std::byte* packed, int64_t row, int64
     return;
   }
   const BlockLayout layout = LayoutOf(spec.dtype);
-  const std::byte* const block = packed + row / kBlockRows * PanelBytes(spec) + k0 / layout.cols * layout.bytes();
+  const std::byte* const panel = packed + row / kBlockRows * PanelBytes(spec);
+  const std::byte* const block = panel + PanelHeadBytes(spec.dtype) + k0 / layout.cols * layout.bytes();
   const int64_t n = row % kBlockRows;
   for (int64_t k = k0; k < k1; k += kPieceCols) {
-    const Piece piece = OpenPiece(spec.dtype, block, k % layout.cols / kPieceCols, n);
-    for (int i = 0; i < kPieceCols; ++i) {
+    const Piece piece = OpenPiece(spec.dtype, panel, block, k % layout.cols / kPieceCols, n);
+    for (int i = 0; i < std::min<int64_t>(kPieceCols, k1 - k); ++i) {
       y[k + i] = piece.d[i / 16] * (QuantAt(spec.dtype, piece, n, i) - OffsetOf(spec.dtype)) + piece.lowest;
     }
   }
@@ -256,13 +285,15 @@ const char* WeightUnsupported(const WeightSpec& spec) {
   constexpr int64_t kMost = int64_t{1} << 31;  // keeps every product of sizes below within 64 bits
   const DType d = spec.dtype;
   if (d != DType::kF32 && d != DType::kF16 && d != DType::kBF16 && !IsBlock(d)) {
-    return "the weight's dtype is not one of f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, q4_k, q5_k, q6_k, i4_g128";
+    return "the weight's dtype is not one of f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, q4_k, q5_k, q6_k, i4_g128, "
+           "i8";
   }
   if (spec.compute != DType::kNone && spec.compute != DType::kF32) return "the compute dtype is neither none nor f32";
   if (spec.rows < 1 || spec.cols < 1 || spec.rows > kMost || spec.cols > kMost) {
     return "the weight's rows or columns are not within 1 .. 2^31";
   }
-  if (IsBlock(d) && spec.cols % SourceOf(d).cols != 0) return "the columns are not a whole number of blocks";
+  if (IsBlock(d) && d != DType::kI8 && spec.cols % SourceOf(d).cols != 0)
+    return "the columns are not a whole number of blocks";
   return nullptr;
 }
 
@@ -276,7 +307,7 @@ int64_t PanelBytes(const WeightSpec& spec) {
       return RoundUp(spec.cols, 32) * kPanelRows * 2;
     default: {
       const BlockLayout layout = LayoutOf(spec.dtype);
-      return RoundUp(spec.cols, layout.cols) / layout.cols * layout.bytes();
+      return PanelHeadBytes(spec.dtype) + RoundUp(spec.cols, layout.cols) / layout.cols * layout.bytes();
     }
   }
 }
@@ -286,19 +317,17 @@ size_t PackedWeightBytes(const WeightSpec& spec) {
   return RoundUp(spec.rows, rows) / rows * PanelBytes(spec);
 }
 
-void PackWeight(const WeightSpec& spec, const void* src, void* dst, const Team& team) {
+void PackWeight(const WeightSpec& spec, const void* src, const float* scales, void* dst, const Team& team) {
   const bool block = IsBlock(spec.dtype);
   const int64_t height = block ? kBlockRows : kPanelRows, panel_bytes = PanelBytes(spec);
-  const int64_t element_bytes = spec.dtype == DType::kF32 ? 4 : 2;
-  const int64_t row_bytes =
-      block ? spec.cols / SourceOf(spec.dtype).cols * SourceOf(spec.dtype).bytes : spec.cols * element_bytes;
+  const int64_t row_bytes = SourceRowBytes(spec);
   const Share share = Split(spec.rows, height, team);
   for (int64_t n = share.begin; n < share.end; n += height) {
     const std::byte* const from = static_cast<const std::byte*>(src) + n * row_bytes;
     std::byte* const to = static_cast<std::byte*>(dst) + n / height * panel_bytes;
     const int64_t rows = std::min(height, spec.rows - n);
     if (block) {
-      PackBlockPanel(spec.dtype, from, rows, spec.cols, to, panel_bytes);
+      PackBlockPanel(spec.dtype, from, scales == nullptr ? nullptr : scales + n, rows, spec.cols, to, panel_bytes);
     } else if (spec.dtype == DType::kF32) {
       PackPanel<uint32_t, 1>(from, rows, spec.cols, to, panel_bytes);
     } else if (spec.dtype == DType::kF16) {

@@ -335,23 +335,35 @@ void QuantizePiece(const float* x, int32_t offset, int8_t* q, BlockScale* s) {
 
 void Quantize(const ConvertArgs& a, int64_t begin, int64_t end) {
   for (int64_t i = begin; i < end; ++i) {
-    const int64_t row = i / a.pieces_per_row, k = i % a.pieces_per_row * 32;
+    const int64_t row = i / a.pieces_per_row, k = i % a.pieces_per_row * 32, left = a.k - k;
     int8_t* const q = static_cast<int8_t*>(a.out) + i * 32;
-    if (k < a.k) {
-      QuantizePiece(a.x + row * a.ldx + k, a.offset, q, a.scales + i);
+    const float* const x = a.x + row * a.ldx + k;
+    if (left >= 32) {
+      QuantizePiece(x, a.offset, q, a.scales + i);
     } else {
-      std::memset(q, 0, 32);
-      a.scales[i] = {};
+      float padded[32] = {};
+      if (left > 0) std::memcpy(padded, x, left * sizeof(float));
+      QuantizePiece(padded, a.offset, q, a.scales + i);
     }
   }
 }
 
 void PanelToBf16(const float* panel, int64_t count, void* out) {
   auto* to = static_cast<uint32_t*>(out);
+#if defined(__AVX512BF16__)
+  VHalf low;
+  for (int i = 0; i < kLanes; ++i) low[i] = static_cast<uint16_t>(i);
+  const VU order = __builtin_convertvector(low, VU) | ((__builtin_convertvector(low, VU) + kLanes) << 16);
+#endif
   for (int64_t k = 0; k < count; k += 2, panel += 2 * kPanelRows, to += kPanelRows) {
     for (int n = 0; n < kPanelRows; n += kLanes) {
+#if defined(__AVX512BF16__)
+      const __m512i both = (__m512i)_mm512_cvtne2ps_pbh(Load<VF>(panel + kPanelRows + n), Load<VF>(panel + n));
+      Store(to + n, _mm512_permutexvar_epi16((__m512i)order, both));
+#else
       const VU even = Bf16Bits(Load<VF>(panel + n)), odd = Bf16Bits(Load<VF>(panel + kPanelRows + n));
       Store(to + n, (even >> 16) | odd);
+#endif
     }
   }
 }

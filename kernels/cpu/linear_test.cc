@@ -16,6 +16,9 @@
 #include "kernels/cpu/linear_kernels.h"
 
 namespace assay::cpu {
+
+extern const AmxKernels kEmulatedAmx;  // linear_amx_test.cc
+
 namespace {
 
 class StdBarrier : public TeamBarrier {
@@ -128,6 +131,7 @@ struct Weight {
   WeightSpec spec;
   std::vector<uint8_t> bytes;
   std::vector<double> values;  // [rows, cols]
+  std::vector<float> scales;   // [rows], of I8
 
   Weight(const WeightSpec& s, uint32_t seed) : spec(s), rng(seed) {
     for (int64_t i = 0; i < s.rows * s.cols;) {
@@ -147,12 +151,20 @@ struct Weight {
           Put(h), values.push_back(std::bit_cast<float>(static_cast<uint32_t>(h) << 16)), ++i;
           break;
         }
+        case DType::kI8: {
+          if (i % s.cols == 0) scales.push_back(Random(0.5f, 1) / 128);
+          const int8_t q = static_cast<int8_t>(rng());
+          Put(q), values.push_back(static_cast<double>(scales.back()) * q), ++i;
+          break;
+        }
         default:
           PutBlock();
           i += BlockOf(s.dtype).first;
       }
     }
   }
+
+  const float* RowScales() const { return scales.empty() ? nullptr : scales.data(); }
 
  private:
   template <class T>
@@ -194,18 +206,27 @@ View Matrix(void* data, int64_t rows, int64_t cols, int64_t stride) {
   return {data, DType::kF32, 2, {rows, cols, 1, 1}, {stride, 1, 0, 0}};
 }
 
-std::vector<Isa> Levels() {
+struct Level {
+  Isa isa;
+  const AmxKernels* amx = &kAmx;
+};
+
+std::vector<Level> Levels() {
   const Isa& best = CurrentIsa();
   Isa isa;
-  std::vector<Isa> levels = {isa};
+  std::vector<Level> levels = {{isa}};
   for (const auto field : {&Isa::avx2, &Isa::avx512, &Isa::avx512_vnni, &Isa::avx512_bf16}) {
     isa.*field = best.*field;
-    if (best.*field) levels.push_back(isa);
+    if (best.*field) levels.push_back({isa});
   }
-  // oneDNN's layout, tails and threads are the same with or without the AMX tiles.
-  isa.amx_bf16 = isa.avx512_bf16 && OnednnHasBf16();
-  if (isa.amx_bf16) levels.push_back(isa);
+  isa.amx_bf16 = true;
+  levels.push_back({isa, &kEmulatedAmx});
+  if (best.amx_bf16) levels.push_back({isa});
   return levels;
+}
+
+std::string LevelName(const Level& level) {
+  return IsaName(level.isa) + (level.amx == &kEmulatedAmx ? " emulated" : "");
 }
 
 // How far a product term x * w may be off, relative to max |x| * max |w|.
@@ -229,7 +250,7 @@ class Product {
         x_(m == 0 ? 0 : (m - 1) * ldx_ + spec.cols),
         bias_(bias ? spec.rows : 0),
         want_(m * spec.rows) {
-    RunTeam(2, [&](const Team& t) { PackWeight(spec, weight_.bytes.data(), packed_.data, t); });
+    RunTeam(2, [&](const Team& t) { PackWeight(spec, weight_.bytes.data(), weight_.RowScales(), packed_.data, t); });
     std::mt19937 rng(5);
     std::uniform_real_distribution<float> uniform(-1, 1);
     for (float& v : x_) v = uniform(rng);
@@ -244,19 +265,19 @@ class Product {
     }
   }
 
-  void Check(const Isa& isa, DType compute, int threads) {
+  void Check(const Level& level, DType compute, int threads) {
+    const Isa& isa = level.isa;
     WeightSpec spec = weight_.spec;
     spec.compute = compute;
-    SCOPED_TRACE(IsaName(isa) + (isa.amx_bf16 ? " oneDNN" : "") + " compute " +
-                 std::to_string(static_cast<int>(compute)) + " M " + std::to_string(m_) + " N " +
-                 std::to_string(spec.rows) + " K " + std::to_string(spec.cols) + " threads " + std::to_string(threads) +
-                 (bias_.empty() ? "" : " bias"));
+    SCOPED_TRACE(LevelName(level) + " compute " + std::to_string(static_cast<int>(compute)) + " M " +
+                 std::to_string(m_) + " N " + std::to_string(spec.rows) + " K " + std::to_string(spec.cols) +
+                 " threads " + std::to_string(threads) + (bias_.empty() ? "" : " bias"));
     std::vector<float> y(m_ * ldy_ + 1, 77.0f);
     const Memory workspace(LinearWorkspaceFor(isa, spec, m_, threads));
     const View bias = bias_.empty() ? View{} : View{bias_.data(), DType::kF32, 1, {spec.rows, 1, 1, 1}, {1, 0, 0, 0}};
     RunTeam(threads, [&](const Team& t) {
       LinearFor(isa, spec, Matrix(x_.data(), m_, spec.cols, ldx_), packed_.data, bias,
-                Matrix(y.data(), m_, spec.rows, ldy_), workspace.data, t);
+                Matrix(y.data(), m_, spec.rows, ldy_), workspace.data, t, *level.amx);
     });
     // Errors of terms are independent: their sum grows with the root of K. Five deviations.
     const double tolerance = 5 * TermError(spec) * std::sqrt(spec.cols) / 2 + 2e-6;
@@ -291,15 +312,15 @@ class LinearTest : public testing::TestWithParam<DType> {
 
 TEST_P(LinearTest, OddSizesOnEveryInstructionSet) {
   const auto cols = Columns({1, 7, 64, 172}, {1, 2, 3, BlockOf(GetParam()).first == 32 ? 18 : 5});
-  const std::vector<Isa> levels = Levels();
+  const std::vector<Level> levels = Levels();
   int count = 0;
   for (const int64_t n : {1, 15, 16, 17, 100}) {
     for (const int64_t k : cols) {
       for (const int64_t m : {0, 1, 2, 3, 7, 16, 33}) {
         ++count;
         Product product({GetParam(), DType::kNone, n, k}, m, count % 2 == 0, count % 4 * 3, count % 5);
-        for (const Isa& isa : levels) {
-          for (const DType compute : {DType::kNone, DType::kF32}) product.Check(isa, compute, 1 + count++ % 3);
+        for (const Level& level : levels) {
+          for (const DType compute : {DType::kNone, DType::kF32}) product.Check(level, compute, 1 + count++ % 3);
         }
         if (HasFatalFailure()) return;
       }
@@ -307,7 +328,7 @@ TEST_P(LinearTest, OddSizesOnEveryInstructionSet) {
   }
 }
 
-// Sizes at which work is cut along rows and columns, x is shared, columns are chunked and oneDNN's tiles have tails.
+// Sizes at which work is cut along rows and columns, x is shared, columns are chunked and AMX's tiles have tails.
 TEST_P(LinearTest, LargeSizesOnEveryInstructionSet) {
   const int64_t block = BlockOf(GetParam()).first;
   const int64_t narrow = 512 + std::max<int64_t>(32, block), wide = 2048 + std::max<int64_t>(32, block);
@@ -315,9 +336,9 @@ TEST_P(LinearTest, LargeSizesOnEveryInstructionSet) {
                         {{GetParam(), DType::kNone, 40, wide}, 131, false, 1, 0},
                         {{GetParam(), DType::kNone, 600, narrow}, 40, true, 0, 0}};
   for (Product& product : products) {
-    for (const Isa& isa : Levels()) {
+    for (const Level& level : Levels()) {
       for (const DType compute : {DType::kNone, DType::kF32}) {
-        for (const int threads : {1, 2, 3}) product.Check(isa, compute, threads);
+        for (const int threads : {1, 2, 3}) product.Check(level, compute, threads);
         if (HasFatalFailure()) return;
       }
     }
@@ -326,7 +347,7 @@ TEST_P(LinearTest, LargeSizesOnEveryInstructionSet) {
 
 // A workspace for many rows serves fewer rows.
 TEST_P(LinearTest, WorkspaceGrowsWithRows) {
-  for (const Isa& isa : Levels()) {
+  for (const auto& [isa, amx] : Levels()) {
     for (const int64_t k : {256, 768, 4096}) {
       const WeightSpec spec{GetParam(), DType::kNone, 256, k};
       size_t previous = 0;
@@ -340,15 +361,15 @@ TEST_P(LinearTest, WorkspaceGrowsWithRows) {
 }
 
 TEST_P(LinearTest, NanInXReachesItsRowOnly) {
-  for (const Isa& isa : Levels()) {
+  for (const auto& [isa, amx] : Levels()) {
     const WeightSpec spec{GetParam(), DType::kNone, 20, 256};
     const Weight w(spec, 3);
     const Memory packed(PackedWeightBytes(spec)), workspace(LinearWorkspaceFor(isa, spec, 2, 1));
-    PackWeight(spec, w.bytes.data(), packed.data, {});
+    PackWeight(spec, w.bytes.data(), w.RowScales(), packed.data, {});
     std::vector<float> x(512, 0.5f), y(40);
     x[270] = NAN;
     LinearFor(isa, spec, Matrix(x.data(), 2, 256, 256), packed.data, {}, Matrix(y.data(), 2, 20, 20), workspace.data,
-              {});
+              {}, *amx);
     for (int j = 0; j < 20; ++j) {
       EXPECT_FALSE(std::isnan(y[j])) << IsaName(isa);
       EXPECT_TRUE(std::isnan(y[20 + j])) << IsaName(isa);
@@ -362,7 +383,7 @@ TEST_P(LinearTest, EmbedReadsRowsAndZeroesUnknownIds) {
       const WeightSpec spec{GetParam(), DType::kNone, 83, cols};
       const Weight w(spec, 11);
       const Memory packed(PackedWeightBytes(spec));
-      PackWeight(spec, w.bytes.data(), packed.data, {});
+      PackWeight(spec, w.bytes.data(), w.RowScales(), packed.data, {});
       std::vector<int32_t> ids = {82, 0, -1, 83, 17, 64, 15};
       const int64_t t = ids.size(), ldy = cols + 2;
       std::vector<float> y(t * ldy, 77.0f);
@@ -405,6 +426,8 @@ std::string DtypeName(const testing::TestParamInfo<DType>& info) {
       return "Q5_K";
     case DType::kQ6_K:
       return "Q6_K";
+    case DType::kI8:
+      return "I8";
     default:
       return "I4_G128";
   }
@@ -412,7 +435,7 @@ std::string DtypeName(const testing::TestParamInfo<DType>& info) {
 INSTANTIATE_TEST_SUITE_P(Dtypes, LinearTest,
                          testing::Values(DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0,
                                          DType::kQ4_1, DType::kQ5_0, DType::kQ5_1, DType::kQ4_K, DType::kQ5_K,
-                                         DType::kQ6_K, DType::kI4_G128),
+                                         DType::kQ6_K, DType::kI4_G128, DType::kI8),
                          DtypeName);
 
 TEST(LinearSpec, SaysWhyAWeightIsUnsupported) {

@@ -17,14 +17,21 @@ namespace {
 using TensorMap = std::unordered_map<std::string_view, const GgufTensor*>;
 
 // "model.layers.3.self_attn.q_proj.bias" -> "blk.3.attn_q.bias"
-std::string GgufName(const std::string& name) {
+std::string GgufName(const std::string& name, const ModelConfig& config) {
   static constexpr std::pair<std::string_view, std::string_view> kParts[] = {
-      {"input_layernorm", "attn_norm"},    {"self_attn.q_proj", "attn_q"},
-      {"self_attn.k_proj", "attn_k"},      {"self_attn.v_proj", "attn_v"},
-      {"self_attn.o_proj", "attn_output"}, {"self_attn.q_norm", "attn_q_norm"},
-      {"self_attn.k_norm", "attn_k_norm"}, {"post_attention_layernorm", "ffn_norm"},
-      {"mlp.gate_proj", "ffn_gate"},       {"mlp.up_proj", "ffn_up"},
+      {"input_layernorm", "attn_norm"},
+      {"self_attn.q_proj", "attn_q"},
+      {"self_attn.k_proj", "attn_k"},
+      {"self_attn.v_proj", "attn_v"},
+      {"self_attn.o_proj", "attn_output"},
+      {"self_attn.q_norm", "attn_q_norm"},
+      {"self_attn.k_norm", "attn_k_norm"},
+      {"pre_feedforward_layernorm", "ffn_norm"},
+      {"mlp.gate_proj", "ffn_gate"},
+      {"mlp.up_proj", "ffn_up"},
       {"mlp.down_proj", "ffn_down"},
+      {"post_feedforward_layernorm", "post_ffw_norm"},
+      {"post_attention_layernorm", "post_attention_norm"},
   };
   if (name == kEmbedName) return "token_embd.weight";
   if (name == "model.norm.weight") return "output_norm.weight";
@@ -32,7 +39,9 @@ std::string GgufName(const std::string& name) {
   const size_t layer = std::string_view("model.layers.").size();
   const size_t part = name.find('.', layer) + 1;
   const size_t kind = name.rfind('.');
-  const std::string_view middle = std::string_view(name).substr(part, kind - part);
+  std::string_view middle = std::string_view(name).substr(part, kind - part);
+  // Without norms behind attention, Hugging Face's name means the one before the MLP.
+  if (middle == "post_attention_layernorm" && !config.post_norms) middle = "pre_feedforward_layernorm";
   for (const auto& [hf, gguf] : kParts) {
     if (middle == hf) return "blk." + name.substr(layer, part - layer) + std::string(gguf) + name.substr(kind);
   }
@@ -77,8 +86,9 @@ Family FamilyOf(const GgufFile& file, std::string* arch) {
   if (*arch == "llama") return Family::kLlama;
   if (*arch == "qwen2") return Family::kQwen2;
   if (*arch == "qwen3") return Family::kQwen3;
+  if (*arch == "gemma3") return Family::kGemma3;
   throw Error(file.path() + ": architecture \"" + Printable(*arch) +
-              "\" is not supported (supported: llama, qwen2, qwen3)");
+              "\" is not supported (supported: llama, qwen2, qwen3, gemma3)");
 }
 
 void ReadSizes(const ArchKeys& keys, ModelConfig* c) {
@@ -136,6 +146,24 @@ void ReadRope(const ArchKeys& keys, ModelConfig* c) {
   }
 }
 
+// What a Gemma 3 file leaves unsaid is as llama.cpp has it. Its norms hold whole weights, unlike Hugging Face's.
+void ReadGemma(const ArchKeys& keys, ModelConfig* c) {
+  c->qk_norm = c->post_norms = c->gelu = true;
+  c->embed_scale = std::sqrt(static_cast<float>(c->hidden));
+  if (c->layers == 62) {  // the 27 B model: by the width over the heads, not by their dimension
+    c->attn_scale = 1.0f / std::sqrt(static_cast<float>(c->hidden / c->heads));
+  }
+  for (const char* key : {"attn_logit_softcapping", "final_logit_softcapping"}) {
+    if (keys.Number(key).value_or(0.0) != 0.0) keys.Fail(key, "soft-capping is not supported");
+  }
+  if (c->window == 0) return;
+  c->full_every = keys.Int("attention.sliding_window_pattern").value_or(6);
+  c->window_rope = c->rope;
+  c->window_rope->theta = static_cast<float>(keys.Number("rope.freq_base_swa").value_or(10000.0));
+  c->window_rope->scaling = ASSAY_ROPE_NONE;
+  c->window_rope->factor = c->window_rope->attn_factor = 1.0f;
+}
+
 void ReadTokenIds(const GgufFile& file, ModelConfig* c) {
   const auto id_of = [&](const char* key) {
     const int64_t id = file.Int(key).value_or(-1);
@@ -174,6 +202,10 @@ ModelConfig ReadConfig(const GgufFile& file, const TensorMap& tensors) {
   c.mlp_bias = has("blk.0.ffn_gate.bias");
   c.qk_norm = c.family == Family::kQwen3;
   ReadRope(keys, &c);
+  if (c.family == Family::kGemma3) {
+    CheckConfig(c, file.path());  // sizes, before they are divided by
+    ReadGemma(keys, &c);
+  }
   ReadTokenIds(file, &c);
   CheckConfig(c, file.path());
   return c;
@@ -189,7 +221,7 @@ class GgufCheckpoint : public MappedCheckpoint {
     config_ = ReadConfig(gguf_, tensors);
     std::unordered_map<std::string, Place> places;
     for (const TensorInfo& wanted : LayoutOf(config_)) {
-      const std::string name = GgufName(wanted.name);
+      const std::string name = GgufName(wanted.name, config_);
       const auto found = tensors.find(name);
       if (found == tensors.end()) {
         throw Error(path + ": tensor " + name + " " + ShapeText(wanted.shape) +

@@ -94,7 +94,7 @@ TEST_F(GgufTest, ReadsMetadataOfEveryType) {
 }
 
 TEST_F(GgufTest, OpensEachArchitectureAndType) {
-  for (const std::string arch : {"llama", "qwen2", "qwen3"}) {
+  for (const std::string arch : {"llama", "qwen2", "qwen3", "gemma3"}) {
     for (const assay_dtype dtype :
          {ASSAY_F32, ASSAY_F16, ASSAY_BF16, ASSAY_Q8_0, ASSAY_Q4_0, ASSAY_Q4_1, ASSAY_Q5_0, ASSAY_Q5_1}) {
       for (const uint32_t version : {2u, 3u}) {
@@ -104,7 +104,8 @@ TEST_F(GgufTest, OpensEachArchitectureAndType) {
         EXPECT_EQ(FamilyName(c->config().family), arch);
         EXPECT_EQ(c->config().rope.interleaved, arch == "llama");
         EXPECT_EQ(c->config().qkv_bias, arch == "qwen2");
-        EXPECT_EQ(c->config().qk_norm, arch == "qwen3");
+        EXPECT_EQ(c->config().qk_norm, arch == "qwen3" || arch == "gemma3");
+        EXPECT_EQ(c->config().post_norms, arch == "gemma3");
         EXPECT_EQ(c->config().file_dtype, dtype);
         EXPECT_EQ(c->config().name, "tiny");
         EXPECT_EQ(c->tensors().size(), w.tensors.size());
@@ -164,6 +165,49 @@ TEST_F(GgufTest, ReadsTheConfig) {
   ExpectComplaint(w.Build(), "rope_freqs.weight: element 1 is not a positive number");
   w.Str("llama.rope.scaling.type", "longrope");
   ExpectComplaint(w.Build(), "llama.rope.scaling.type: longrope is not supported");
+}
+
+TEST_F(GgufTest, ReadsGemma3) {
+  GgufWriter w = TinyGguf("gemma3", ASSAY_F32);
+  w.F32("gemma3.rope.freq_base", 1e6f);
+  w.F32("gemma3.rope.scaling.factor", 8.0f);
+  w.U32("gemma3.attention.sliding_window", 512);
+  const auto checkpoint = Open(w);
+  const ModelConfig& c = checkpoint->config();
+  EXPECT_TRUE(c.gelu && c.post_norms && c.qk_norm && c.tied_embeddings);
+  EXPECT_EQ(c.norm_offset, 0.0f);
+  EXPECT_EQ(c.embed_scale, 8.0f);
+  EXPECT_EQ(c.attn_scale, 0.0f);
+  EXPECT_EQ(c.rope.theta, 1e6f);
+  EXPECT_EQ(c.rope.factor, 8.0f);
+  EXPECT_EQ(c.rope.scaling, ASSAY_ROPE_LINEAR);
+  ASSERT_TRUE(c.window_rope);
+  EXPECT_EQ(c.window_rope->theta, 1e4f);
+  EXPECT_EQ(c.window_rope->scaling, ASSAY_ROPE_NONE);
+  for (const int64_t i : {0, 4, 6, 10, 12}) EXPECT_TRUE(c.Windowed(i)) << i;
+  for (const int64_t i : {5, 11}) EXPECT_FALSE(c.Windowed(i)) << i;
+  const auto data = [&](const std::string& name) { return checkpoint->Data(*checkpoint->Find(name)); };
+  const std::string layer = "model.layers.1.";
+  for (const auto& [hf, gguf] :
+       {std::pair("post_attention_layernorm", "post_attention_norm"),
+        std::pair("pre_feedforward_layernorm", "ffn_norm"), std::pair("post_feedforward_layernorm", "post_ffw_norm")}) {
+    const std::string& expected = w.Find(std::string("blk.1.") + gguf + ".weight").data;
+    EXPECT_EQ(std::memcmp(data(layer + hf + ".weight"), expected.data(), expected.size()), 0) << hf;
+  }
+
+  w.U32("gemma3.attention.sliding_window_pattern", 2);
+  w.F32("gemma3.rope.freq_base_swa", 500.0f);
+  EXPECT_FALSE(Open(w)->config().Windowed(1));
+  EXPECT_EQ(Open(w)->config().window_rope->theta, 500.0f);
+  w.U32("gemma3.attention.sliding_window", 0);
+  EXPECT_FALSE(Open(w)->config().window_rope);
+  w.U32("gemma3.attention.key_length", 16);
+  w.U32("gemma3.block_count", 62);
+  w.U32("gemma3.attention.head_count", 0);
+  ExpectComplaint(w.Build(), "number of attention heads is 0");
+  w.U32("gemma3.attention.head_count", 4);
+  w.F32("gemma3.final_logit_softcapping", 30.0f);
+  ExpectComplaint(w.Build(), "gemma3.final_logit_softcapping: soft-capping is not supported");
 }
 
 TEST_F(GgufTest, RefusesOtherFilesAndVersions) {
@@ -337,7 +381,7 @@ TEST_F(GgufTest, RefusesConfigsThatMakeNoSense) {
   ExpectComplaint(w.Build(), "llama.block_count should be an integer, not string");
   w = good;
   w.Str("general.architecture", "mamba\n");
-  ExpectComplaint(w.Build(), "architecture \"mamba?\" is not supported (supported: llama, qwen2, qwen3)");
+  ExpectComplaint(w.Build(), "architecture \"mamba?\" is not supported (supported: llama, qwen2, qwen3, gemma3)");
 }
 
 }  // namespace

@@ -191,6 +191,56 @@ TEST(HfConfig, SlidingWindows) {
   ExpectRefused(With(tiny, {{"layer_types", {"full_attention", "sliding_attention"}}}), "use_sliding_window");
 }
 
+TEST(HfConfig, Gemma3) {
+  const ModelConfig published = Parse({{"architectures", {"Gemma3ForCausalLM"}}, {"num_hidden_layers", 18}});
+  EXPECT_EQ(published.head_dim, 256);
+  EXPECT_EQ(published.hidden, 2304);
+  EXPECT_TRUE(published.gelu && published.post_norms && published.qk_norm && published.tied_embeddings);
+  EXPECT_EQ(published.norm_offset, 1.0f);
+  EXPECT_EQ(published.embed_scale, 48.0f);
+  EXPECT_EQ(published.attn_scale, 1.0f / 16);
+  EXPECT_EQ(published.rope.theta, 1e6f);
+  EXPECT_EQ(published.window_rope->theta, 1e4f);
+  EXPECT_TRUE(published.Windowed(4) && published.Windowed(6));
+  EXPECT_FALSE(published.Windowed(5) || published.Windowed(17));
+
+  const json tiny =
+      With(TinyConfig("Gemma3ForCausalLM"), {{"sliding_window", 8}, {"rope_theta", nullptr}, {"num_hidden_layers", 4}});
+  const ModelConfig old = Parse(With(tiny, {{"rope_scaling", {{"rope_type", "linear"}, {"factor", 8.0}}},
+                                            {"rope_local_base_freq", 500.0},
+                                            {"sliding_window_pattern", 2},
+                                            {"query_pre_attn_scalar", 100}}));
+  EXPECT_EQ(old.rope.factor, 8.0f);
+  EXPECT_EQ(old.window_rope->scaling, ASSAY_ROPE_NONE);
+  EXPECT_EQ(old.window_rope->theta, 500.0f);
+  EXPECT_EQ(old.attn_scale, 0.1f);
+  EXPECT_TRUE(old.Windowed(2));
+  EXPECT_FALSE(old.Windowed(3));
+
+  const json kinds = {"sliding_attention", "sliding_attention", "full_attention", "sliding_attention"};
+  const ModelConfig now =
+      Parse(With(tiny, {{"layer_types", kinds},
+                        {"rope_parameters",
+                         {{"full_attention", {{"rope_type", "linear"}, {"factor", 2}, {"rope_theta", 300}}},
+                          {"sliding_attention", {{"rope_type", "default"}, {"rope_theta", 200}}}}}}));
+  EXPECT_EQ(now.rope.theta, 300.0f);
+  EXPECT_EQ(now.rope.factor, 2.0f);
+  EXPECT_EQ(now.window_rope->theta, 200.0f);
+  EXPECT_EQ(now.window_rope->scaling, ASSAY_ROPE_NONE);
+  EXPECT_TRUE(now.Windowed(3));
+  EXPECT_FALSE(now.Windowed(2));
+
+  const json broken = {"sliding_attention", "full_attention", "full_attention", "sliding_attention"};
+  ExpectRefused(With(tiny, {{"layer_types", broken}}), "entry 2 does not follow the pattern");
+  ExpectRefused(With(tiny, {{"layer_types", {"full_attention"}}}), "one entry per layer");
+  ExpectRefused(With(tiny, {{"sliding_window_pattern", 0}}), "sliding_window_pattern must be positive");
+  ExpectRefused(With(tiny, {{"sliding_window", nullptr}}), "sliding_window must be positive");
+  ExpectRefused(With(tiny, {{"final_logit_softcapping", 30.0}}), "soft-capping is not supported");
+  ExpectRefused(With(tiny, {{"use_bidirectional_attention", true}}), "use_bidirectional_attention");
+  ExpectRefused(With(tiny, {{"hidden_activation", "gelu"}}), "only gelu_pytorch_tanh");
+  ExpectRefused(With(tiny, {{"query_pre_attn_scalar", 0}}), "query_pre_attn_scalar must be positive");
+}
+
 TEST(HfConfig, EndOfTextIds) {
   EXPECT_EQ(Parse(With(TinyConfig("LlamaForCausalLM"), {{"eos_token_id", {5, 6}}})).eos_ids,
             (std::vector<int32_t>{5, 6}));
@@ -211,7 +261,7 @@ TEST(HfConfig, EndOfTextIds) {
 TEST(HfConfig, RefusesWhatItCannotRun) {
   ExpectRefused(TinyConfig("GPT2LMHeadModel"),
                 "architecture \"GPT2LMHeadModel\" is not supported (supported: LlamaForCausalLM, MistralForCausalLM, "
-                "Qwen2ForCausalLM, Qwen3ForCausalLM)");
+                "Qwen2ForCausalLM, Qwen3ForCausalLM, Gemma3ForCausalLM)");
   ExpectRefused(json::object(), "neither architectures nor model_type");
   const auto refused = [](const json& changes, const std::string& part) {
     ExpectRefused(With(TinyConfig("LlamaForCausalLM"), changes), part);
@@ -224,7 +274,8 @@ TEST(HfConfig, RefusesWhatItCannotRun) {
                 {"format", "int-quantized"},
                 {"config_groups", {{"group_0", {{"weights", weights}}}}}};
   };
-  ParseHfConfig(With(TinyConfig("LlamaForCausalLM"), {{"quantization_config", quantized({})}}), "config.json");
+  ParseHfConfig(With(TinyConfig("LlamaForCausalLM"), {{"quantization_config", quantized(json::object())}}),
+                "config.json");
   refused({{"quantization_config", {{"quant_method", "awq"}}}}, "quant_method \"awq\" is not supported");
   refused({{"quantization_config", {{"quant_method", "fp8"}, {"weight_block_size", {64, 64}}}}},
           "weight_block_size [64,64] is not supported");

@@ -21,8 +21,7 @@ void CheckPositive(const std::string& where, const char* what, float value) {
   }
 }
 
-void CheckRope(const ModelConfig& c, const std::string& where) {
-  const assay_rope_desc& r = c.rope;
+void CheckRope(const ModelConfig& c, const assay_rope_desc& r, const std::string& where) {
   if (r.rotary_dim < 2 || r.rotary_dim % 2 != 0 || r.rotary_dim > c.head_dim) {
     throw Error(where + ": rotary dimension " + std::to_string(r.rotary_dim) + " must be even and at most the head's " +
                 std::to_string(c.head_dim));
@@ -56,6 +55,8 @@ const char* FamilyName(Family family) {
       return "qwen2";
     case Family::kQwen3:
       return "qwen3";
+    case Family::kGemma3:
+      return "gemma3";
   }
   return "unknown";
 }
@@ -85,7 +86,10 @@ void CheckConfig(const ModelConfig& c, const std::string& where) {
   }
   if (!std::isfinite(c.norm_eps) || c.norm_eps < 0.0f) throw Error(where + ": the norm's epsilon must not be negative");
   if (c.window < 0) throw Error(where + ": the sliding window is " + std::to_string(c.window));
-  CheckRope(c, where);
+  if (c.full_every < 0) throw Error(where + ": each " + std::to_string(c.full_every) + "th layer is to have no window");
+  if (c.attn_scale != 0.0f) CheckPositive(where, "the scale of attention scores", c.attn_scale);
+  CheckRope(c, c.rope, where);
+  if (c.window_rope) CheckRope(c, *c.window_rope, where);
 }
 
 std::vector<TensorInfo> LayoutOf(const ModelConfig& c) {
@@ -112,9 +116,11 @@ std::vector<TensorInfo> LayoutOf(const ModelConfig& c) {
     }
     linear(layer + "self_attn.o_proj", c.hidden, q, c.o_bias);
     add(layer + "post_attention_layernorm.weight", {c.hidden});
+    if (c.post_norms) add(layer + "pre_feedforward_layernorm.weight", {c.hidden});
     linear(layer + "mlp.gate_proj", c.ffn, c.hidden, c.mlp_bias);
     linear(layer + "mlp.up_proj", c.ffn, c.hidden, c.mlp_bias);
     linear(layer + "mlp.down_proj", c.hidden, c.ffn, c.mlp_bias);
+    if (c.post_norms) add(layer + "post_feedforward_layernorm.weight", {c.hidden});
   }
   add("model.norm.weight", {c.hidden});
   if (!c.tied_embeddings) add(kHeadName, {c.vocab, c.hidden});

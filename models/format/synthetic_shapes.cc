@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Sizes as in the models' published config.json (those of the instruction-tuned variant where there are two).
+#include <cmath>
 #include <string>
 
 #include "models/format/layout.h"
@@ -26,7 +27,8 @@ const std::vector<Shape>& Shapes() {
   static const std::vector<int32_t> kLlama3 = {128001, 128008, 128009};
   static const std::vector<int32_t> kQwen = {151645, 151643};
   static const std::vector<int32_t> kDistill = {151643};
-  constexpr Family kL = Family::kLlama, k2 = Family::kQwen2, k3 = Family::kQwen3;
+  static const std::vector<int32_t> kGemma = {1, 106};
+  constexpr Family kL = Family::kLlama, k2 = Family::kQwen2, k3 = Family::kQwen3, kG = Family::kGemma3;
   // clang-format off
   static const std::vector<Shape> shapes = {
     {"smollm2-135m", kL, 576, 30, 9, 3, 64, 1536, 49152, 8192, 1e5f, 0, 1e-5f, true, 1, kSmol},
@@ -44,6 +46,8 @@ const std::vector<Shape>& Shapes() {
     {"qwen3-32b", k3, 5120, 64, 64, 8, 128, 25600, 151936, 40960, 1e6f, 0, 1e-6f, false, 151643, kQwen},
     {"deepseek-r1-distill-qwen-1.5b", k2, 1536, 28, 12, 2, 128, 8960, 151936, 131072, 1e4f, 0, 1e-6f, false, 151646, kDistill},
     {"deepseek-r1-distill-qwen-32b", k2, 5120, 64, 40, 8, 128, 27648, 152064, 131072, 1e6f, 0, 1e-5f, false, 151646, kDistill},
+    {"gemma3-270m", kG, 640, 18, 4, 1, 256, 2048, 262144, 32768, 1e6f, 0, 1e-6f, true, 2, kGemma},
+    {"gemma3-1b", kG, 1152, 26, 4, 1, 256, 6912, 262144, 32768, 1e6f, 0, 1e-6f, true, 2, kGemma},
   };
   // clang-format on
   return shapes;
@@ -52,7 +56,17 @@ const std::vector<Shape>& Shapes() {
 const char* ArchitectureOf(Family family) {
   return family == Family::kLlama   ? "LlamaForCausalLM"
          : family == Family::kQwen2 ? "Qwen2ForCausalLM"
-                                    : "Qwen3ForCausalLM";
+         : family == Family::kQwen3 ? "Qwen3ForCausalLM"
+                                    : "Gemma3ForCausalLM";
+}
+
+void FillGemma(ModelConfig* c) {
+  c->qk_norm = c->post_norms = c->gelu = true;
+  c->embed_scale = std::sqrt(static_cast<float>(c->hidden));
+  c->window = 512;
+  c->full_every = 6;
+  c->window_rope = c->rope;
+  c->window_rope->theta = 10000.0f;
 }
 
 }  // namespace
@@ -101,6 +115,7 @@ ModelConfig SyntheticConfig(const std::string& name) {
       c.rope.scaling = ASSAY_ROPE_LLAMA3;
       c.rope.factor = s.llama3_factor;
     }
+    if (s.family == Family::kGemma3) FillGemma(&c);
     c.bos_id = s.bos;
     c.eos_ids = s.eos;
     return c;

@@ -46,6 +46,8 @@ TEST(Synthetic, HasThePublishedNumberOfParameters) {
       {"qwen3-32b", 32'762'123'264},
       {"deepseek-r1-distill-qwen-1.5b", 1'777'088'000},
       {"deepseek-r1-distill-qwen-32b", 32'763'876'352},
+      {"gemma3-270m", 268'098'176},
+      {"gemma3-1b", 999'885'952},
   };
   EXPECT_EQ(SyntheticShapeNames().size(), published.size());
   for (const auto& [name, parameters] : published) EXPECT_EQ(SyntheticConfig(name).Parameters(), parameters) << name;
@@ -145,7 +147,7 @@ TEST(Synthetic, VectorsOfBlockModelsAreF32) {
 TEST(Synthetic, RefusesWhatItCannotMake) {
   EXPECT_NE(ErrorOf([] { OpenSynthetic("llama-9", ASSAY_BF16); }).find("smollm2-135m, smollm2-1.7b"),
             std::string::npos);
-  EXPECT_NE(ErrorOf([] { OpenSynthetic("smollm2-135m", ASSAY_I8); }).find("type i8 cannot be made"), std::string::npos);
+  EXPECT_NE(ErrorOf([] { OpenSynthetic("smollm2-135m", ASSAY_U8); }).find("type u8 cannot be made"), std::string::npos);
   ModelConfig odd = Small();
   odd.ffn = 100;
   EXPECT_NE(ErrorOf([&] { MakeSynthetic(odd, ASSAY_Q8_0); }).find("no whole number of q8_0 blocks"), std::string::npos);

@@ -188,7 +188,11 @@ inline GgufWriter TinyGguf(const std::string& arch, assay_dtype dtype) {
       w.Add(b + "attn_k.bias", {32}, ASSAY_F32);
       w.Add(b + "attn_v.bias", {32}, ASSAY_F32);
     }
-    if (arch == "qwen3") {
+    if (arch == "gemma3") {
+      w.Add(b + "post_attention_norm.weight", {64}, ASSAY_F32);
+      w.Add(b + "post_ffw_norm.weight", {64}, ASSAY_F32);
+    }
+    if (arch == "qwen3" || arch == "gemma3") {
       w.Add(b + "attn_q_norm.weight", {16}, ASSAY_F32);
       w.Add(b + "attn_k_norm.weight", {16}, ASSAY_F32);
     }
@@ -272,7 +276,11 @@ inline SafetensorsWriter TinySafetensors(const std::string& architecture, const 
       w.Add(b + "self_attn.k_proj.bias", {32});
       w.Add(b + "self_attn.v_proj.bias", {32});
     }
-    if (architecture == "Qwen3ForCausalLM") {
+    if (architecture == "Gemma3ForCausalLM") {
+      w.Add(b + "pre_feedforward_layernorm.weight", {64});
+      w.Add(b + "post_feedforward_layernorm.weight", {64});
+    }
+    if (architecture == "Qwen3ForCausalLM" || architecture == "Gemma3ForCausalLM") {
       w.Add(b + "self_attn.q_norm.weight", {16});
       w.Add(b + "self_attn.k_norm.weight", {16});
     }

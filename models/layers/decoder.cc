@@ -84,7 +84,7 @@ void Decoder::FillShape(Checkpoint* checkpoint) {
   shape_.vocab = c.vocab;
   shape_.max_positions = c.max_positions;
   shape_.window = c.window;
-  shape_.window_from_layer = c.window_from_layer;
+  for (int64_t i = 0; i < c.layers; ++i) shape_.windowed_layers += c.Windowed(i);
   for (int r = 0; r < shard_.size; ++r) {
     shape_.step_weight_bytes += WeightLoader(device_, checkpoint, dtypes_, ShardOf(c, r, shard_.size)).StepBytes();
   }
@@ -132,34 +132,39 @@ void Decoder::Attention(Ops& ops, const LayerWeights& w, int64_t layer, const St
   const Tensor q = a.qkv.Columns(0, q_cols).Heads(c.heads, c.head_dim);
   const Tensor k = a.qkv.Columns(q_cols, kv_cols).Heads(c.kv_heads, c.head_dim);
   const Tensor v = a.qkv.Columns(q_cols + kv_cols, kv_cols).Heads(c.kv_heads, c.head_dim);
+  const bool windowed = c.Windowed(layer);
   ops.QkNormRopeKvWrite(q, k, v, step.positions, step.slots, c.qk_norm ? &*w.q_norm : nullptr,
                         c.qk_norm ? &*w.k_norm : nullptr, outer_.rope_freqs ? &*outer_.rope_freqs : nullptr,
-                        kv.k[layer], kv.v[layer], c.norm_eps, c.rope, kv.layout, kv.block_size);
+                        kv.k[layer], kv.v[layer], c.norm_eps, windowed && c.window_rope ? *c.window_rope : c.rope,
+                        kv.layout, kv.block_size);
 
   assay_attn_desc attn{};
   attn.struct_size = sizeof(attn);
   attn.op = ASSAY_OP_ATTN_PAGED;
   attn.layout = kv.layout;
   attn.block_size = kv.block_size;
-  attn.scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim));
-  attn.window = layer >= c.window_from_layer ? c.window : 0;
+  attn.scale = c.attn_scale != 0.0f ? c.attn_scale : 1.0f / std::sqrt(static_cast<float>(c.head_dim));
+  attn.window = windowed ? c.window : 0;
   ops.AttnPaged(q, kv.k[layer], kv.v[layer], step.block_table, step.q_offsets, step.kv_lens,
                 a.attn.Heads(c.heads, c.head_dim), attn);
   Linear(ops, a.attn, w.o, a.h, "linear o");
   if (!shard_.whole()) ops.AllReduce(a.h);
+  if (w.attn_post_norm) ops.RmsNorm(a.h, *w.attn_post_norm, a.h, c.norm_eps);
 }
 
 void Decoder::Mlp(Ops& ops, const LayerWeights& w, const Activations& a) {
   Linear(ops, a.x, w.gate_up, a.gate_up, "linear gate_up");
-  ops.Glu(a.gate_up, a.act, ASSAY_GLU_SILU);
+  ops.Glu(a.gate_up, a.act, config_.gelu ? ASSAY_GLU_GELU_TANH : ASSAY_GLU_SILU);
   Linear(ops, a.act, w.down, a.h, "linear down");
   if (!shard_.whole()) ops.AllReduce(a.h);
+  if (w.mlp_post_norm) ops.RmsNorm(a.h, *w.mlp_post_norm, a.h, config_.norm_eps);
 }
 
 void Decoder::Forward(Ops& ops, const StepTensors& step, const KvCache& kv, const Tensor& logits) {
   const Activations a = Cut(step.ids.dim(0), logits.dim(0));
   const float eps = config_.norm_eps;
   ops.Embed(step.ids, outer_.embedding, a.residual);
+  if (config_.embed_scale != 1.0f) ops.Scale(a.residual, config_.embed_scale);
   for (int64_t i = 0; i < config_.layers; ++i) {
     LayerWeights streamed;
     if (options_.stream_layers) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The dense decoder that the families Llama, SmolLM2, Mistral, Qwen2 and Qwen3 share (pre-norm, rotary positions,
-// grouped-query attention, gated MLP); what differs between them is in ModelConfig.
-// Owns its weights and activations. One thread.
+// The dense decoder that the families Llama, SmolLM2, Mistral, Qwen2, Qwen3 and Gemma 3 share (pre-norm, rotary
+// positions, grouped-query attention, gated MLP); what differs between them is in ModelConfig. Owns its weights and
+// activations. One thread.
 #pragma once
 
 #include <memory>

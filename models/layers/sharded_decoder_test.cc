@@ -18,6 +18,7 @@ struct Split {
   int ranks;
   assay_dtype dtype;
   bool tied;
+  bool gemma = false;
 };
 
 void PrintTo(const Split& split, std::ostream* out) {
@@ -44,6 +45,16 @@ ModelConfig Config(const Split& s, int64_t layers) {
   c.rope.rotary_dim = 32;
   c.rope.theta = 10000;
   c.rope.factor = c.rope.attn_factor = 1;
+  if (s.gemma) {
+    c.post_norms = c.gelu = true;
+    c.norm_offset = 0.25f;
+    c.embed_scale = 8;
+    c.attn_scale = 0.25f;
+    c.window = 5;
+    c.full_every = 2;
+    c.window_rope = c.rope;
+    c.window_rope->theta = 100;
+  }
   return c;
 }
 
@@ -153,7 +164,8 @@ INSTANTIATE_TEST_SUITE_P(Splits, SplitModel,
                                          Split{"OneKvHeadMoreOnTheFirst", 6, 3, 2, ASSAY_F32, true},
                                          Split{"OneKvHeadForTwo", 4, 1, 2, ASSAY_F16, true},
                                          Split{"TwoKvHeadsForFour", 8, 2, 4, ASSAY_Q8_0, false},
-                                         Split{"Blocks", 4, 4, 2, ASSAY_Q4_1, true}),
+                                         Split{"Blocks", 4, 4, 2, ASSAY_Q4_1, true},
+                                         Split{"Gemma", 4, 1, 2, ASSAY_BF16, true, true}),
                          [](const auto& info) { return info.param.name; });
 
 TEST(SplitModel, AllRanksTogetherReadWhatTheWholeReads) {

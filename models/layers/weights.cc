@@ -193,7 +193,7 @@ uint64_t WeightLoader::Reserve(uint64_t bytes, uint64_t alignment) {
   return at;
 }
 
-Tensor WeightLoader::LoadVector(const std::string& name) {
+Tensor WeightLoader::LoadVector(const std::string& name, float offset) {
   const TensorInfo& info = Need(name);
   const int64_t n = info.shape[0];
   const uint64_t bytes = static_cast<uint64_t>(n) * sizeof(float);
@@ -201,6 +201,7 @@ Tensor WeightLoader::LoadVector(const std::string& name) {
   if (buffer_) {
     std::vector<float> values(n);
     ConvertElements(info.dtype, checkpoint_->Data(info), ASSAY_F32, values.data(), n);
+    for (float& v : values) v += offset;
     checkpoint_->Release(info);
     Stream stream(device_);
     stream.Upload(*buffer_, at, values.data(), bytes);
@@ -348,11 +349,16 @@ LayerWeights WeightLoader::LoadLayer(int64_t layer, const Place& at) {
     return Whole(p + name + ".weight", bias ? p + name + ".bias" : "");
   };
   LayerWeights w;
-  w.attn_norm = LoadVector(p + "input_layernorm.weight");
-  w.mlp_norm = LoadVector(p + "post_attention_layernorm.weight");
+  const auto norm = [&](const std::string& name) { return LoadVector(p + name + ".weight", c.norm_offset); };
+  w.attn_norm = norm("input_layernorm");
+  w.mlp_norm = norm(c.post_norms ? "pre_feedforward_layernorm" : "post_attention_layernorm");
+  if (c.post_norms) {
+    w.attn_post_norm = norm("post_attention_layernorm");
+    w.mlp_post_norm = norm("post_feedforward_layernorm");
+  }
   if (c.qk_norm) {
-    w.q_norm = LoadVector(p + "self_attn.q_norm.weight");
-    w.k_norm = LoadVector(p + "self_attn.k_norm.weight");
+    w.q_norm = norm("self_attn.q_norm");
+    w.k_norm = norm("self_attn.k_norm");
   }
   const uint32_t linear = ASSAY_WEIGHT_LINEAR;
   const Range q = shard_.heads * c.head_dim, kv = shard_.kv_heads * c.head_dim;
@@ -380,8 +386,8 @@ OuterWeights WeightLoader::LoadOuter(const Place& at) {
     const Source head = Whole(c.tied_embeddings ? embedding : "lm_head.weight", "");
     w.head = LoadLinear({Rows(head, shard_.vocab)}, ASSAY_WEIGHT_LINEAR, dtypes_.embed);
   }
-  w.final_norm = LoadVector("model.norm.weight");
-  if (checkpoint_->Find("rope_freqs.weight")) w.rope_freqs = LoadVector("rope_freqs.weight");
+  w.final_norm = LoadVector("model.norm.weight", c.norm_offset);
+  if (checkpoint_->Find("rope_freqs.weight")) w.rope_freqs = LoadVector("rope_freqs.weight", 0.0f);
   return w;
 }
 

@@ -39,8 +39,9 @@ struct LinearWeights {
 };
 
 struct LayerWeights {
-  Tensor attn_norm, mlp_norm;            // [hidden] f32
-  std::optional<Tensor> q_norm, k_norm;  // [head_dim] f32
+  Tensor attn_norm, mlp_norm;                           // [hidden] f32
+  std::optional<Tensor> attn_post_norm, mlp_post_norm;  // [hidden] f32
+  std::optional<Tensor> q_norm, k_norm;                 // [head_dim] f32
   LinearWeights qkv, o, gate_up, down;
 };
 
@@ -87,7 +88,7 @@ class WeightLoader {
   Source Rows(Source source, const Range& rows) const;
   Source Columns(Source source, const Range& cols) const;
   assay_dtype TargetDType(const Source& source, assay_dtype wanted) const;
-  Tensor LoadVector(const std::string& name);
+  Tensor LoadVector(const std::string& name, float offset);  // offset: added to each element
   LinearWeights LoadLinear(const std::vector<Source>& sources, uint32_t usage, assay_dtype wanted);
   LinearWeights::Part LoadPart(const std::vector<Source>& sources, assay_dtype target, uint32_t usage);
   uint8_t* Convert(const Source& source, assay_dtype target, uint8_t* to, std::vector<float>* scales);

@@ -311,6 +311,11 @@ TEST(DType, SizesAndNames) {
   EXPECT_EQ(DTypeBytes(ASSAY_Q8_0, 64), 68u);
   EXPECT_EQ(DTypeBytes(ASSAY_Q4_0, 64), 36u);
   EXPECT_EQ(DTypeBytes(ASSAY_Q4_1, 64), 40u);
+  EXPECT_EQ(DTypeBytes(ASSAY_Q5_0, 64), 44u);
+  EXPECT_EQ(DTypeBytes(ASSAY_Q5_1, 64), 48u);
+  EXPECT_EQ(DTypeBytes(ASSAY_Q4_K, 512), 288u);
+  EXPECT_EQ(DTypeBytes(ASSAY_Q5_K, 512), 352u);
+  EXPECT_EQ(DTypeBytes(ASSAY_Q6_K, 512), 420u);
   EXPECT_EQ(DTypeBytes(ASSAY_F8_B128, 256), 264u);
   EXPECT_EQ(DTypeBytes(ASSAY_I4_G128, 256), 136u);
   EXPECT_EQ(DTypeBytes(ASSAY_BF16, 3), 6u);

@@ -191,8 +191,9 @@ DeviceChoice ChooseDevice(const std::string& spec) {
       }
     }
   }
-  if (!spec.empty()) {
-    throw Error("--device " + spec + ": no such device; present are: " + known + ", or the path of a plug-in (.so)");
+  if (!spec.empty() && !known.empty()) {
+    throw Error("--device " + spec + ": no such device; present are: " + known + ", or the path of a plug-in (.so)" +
+                (notes.empty() ? "" : "; " + notes));
   }
   if (!best.backend) throw Error("no device is present: " + notes);
   best.reason = candidates == 1            ? "the only device present"

@@ -19,8 +19,8 @@ struct ModelShape {
   int64_t head_dim = 0;
   int64_t vocab = 0;
   int64_t max_positions = 0;  // 0: unknown
-  int32_t window = 0;         // sliding window of the layers from window_from_layer on; 0: none
-  int64_t window_from_layer = 0;
+  int32_t window = 0;         // sliding window of some layers
+  int64_t windowed_layers = 0;
   // Of one decode step, over all ranks: bytes of the weights that every step reads (layers and head, as packed), and
   // the floating point operations per token of all matrix products (2 per weight), attention apart.
   uint64_t step_weight_bytes = 0;
@@ -29,8 +29,7 @@ struct ModelShape {
 
   // Cached positions that attention reads for one query at the end of a context of kv_len tokens, summed over layers.
   int64_t AttendedPositions(int64_t kv_len) const {
-    const int64_t windowed = window > 0 ? layers - std::min(window_from_layer, layers) : 0;
-    return (layers - windowed) * kv_len + windowed * std::min<int64_t>(kv_len, window);
+    return (layers - windowed_layers) * kv_len + windowed_layers * std::min<int64_t>(kv_len, window);
   }
   // Floating point operations of that query's attention: scores and weighted sum, 2 per multiply-add.
   uint64_t AttentionFlops(int64_t kv_len) const {

@@ -157,6 +157,12 @@ void Ops::Glu(const Tensor& gate_up, const Tensor& y, assay_glu_act act) {
   Submit(AsOp(d), {&gate_up}, {&y});
 }
 
+void Ops::Scale(const Tensor& x, float factor) {
+  auto d = NewDesc<assay_add_scale_desc>(ASSAY_OP_ADD_SCALE);
+  d.alpha = factor;
+  Submit(AsOp(d), {&x, nullptr}, {&x});
+}
+
 void Ops::Linear(const Tensor& x, const Tensor& w, const Tensor* bias, const Tensor& y, assay_dtype compute,
                  const char* label) {
   auto d = NewDesc<assay_linear_desc>(ASSAY_OP_LINEAR);

@@ -50,6 +50,7 @@ class Ops {
   void AddRmsNorm(const Tensor& x, const Tensor& w, const Tensor& residual, const Tensor& y, float eps);
   void Rope(const Tensor& positions, const Tensor* freq_factors, const Tensor& q, const Tensor& k,
             const assay_rope_desc& rope);
+  void Scale(const Tensor& x, float factor);  // add_scale in place, of x alone
   void Glu(const Tensor& gate_up, const Tensor& y, assay_glu_act act);
   // label: what this product is in the model ("linear qkv"), for the table of times.
   void Linear(const Tensor& x, const Tensor& w, const Tensor* bias, const Tensor& y, assay_dtype compute,

@@ -19,7 +19,8 @@ import tempfile
 import gguf
 import numpy as np
 import torch
-from transformers import (AutoConfig, AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config)
+from transformers import (AutoConfig, AutoModelForCausalLM, Gemma3TextConfig, LlamaConfig, MistralConfig, Qwen2Config,
+                          Qwen3Config)
 
 OUT = pathlib.Path(__file__).resolve().parent / "checkpoints"
 SEQUENCE, PROMPT, GREEDY = 60, 10, 24
@@ -32,19 +33,28 @@ BASE = dict(vocab_size=171, hidden_size=32, intermediate_size=48, num_hidden_lay
 THETA = {"rope_type": "default", "rope_theta": 10000.0}
 
 
+def norm_offset(config):
+    """What Gemma's norms add to their weights. GGUF files hold the sum."""
+    return 1 if config.model_type == "gemma3_text" else 0
+
+
 def random_weights(config, seed):
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="eager").eval()
     # A tied embedding is small, or the model would only repeat its input; the last norm makes up for it.
+    # Gemma multiplies it by the root of the width.
     tied = config.tie_word_embeddings
+    offset = norm_offset(config)
+    size, last_norm = (0.03, 12) if offset else (0.15, 3) if tied else (0.5, 1)
     with torch.no_grad():
         for name, p in model.named_parameters():
             if name.endswith("norm.weight"):
-                p.copy_((3 if tied and name == "model.norm.weight" else 1) * (1 + 0.3 * torch.randn_like(p)))
+                heads = 2 if offset and ("q_norm" in name or "k_norm" in name) else 1  # or attention is flat
+                p.copy_((last_norm if name == "model.norm.weight" else heads) * (1 + 0.3 * torch.randn_like(p)) - offset)
             elif name.endswith("bias"):
                 p.copy_(0.3 * torch.randn_like(p))
             elif "embed_tokens" in name or "lm_head" in name:
-                p.copy_((0.15 if tied else 0.5) * torch.randn_like(p))
+                p.copy_(size * torch.randn_like(p))
             else:  # unit gain; q and k a little above, so that attention is not flat
                 gain = 1.6 if "q_proj" in name or "k_proj" in name else 1.0
                 p.copy_(gain * p.shape[1] ** -0.5 * torch.randn_like(p))
@@ -80,6 +90,9 @@ def old_keys(path, drop=(), **more):
     file = path / "config.json"
     config = json.loads(file.read_text())
     rope = config.pop("rope_parameters")
+    if "full_attention" in rope:
+        config["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
+        rope = rope["full_attention"]
     config["rope_theta"] = rope.pop("rope_theta")
     config["rope_scaling"] = None if rope["rope_type"] == "default" else rope
     config["torch_dtype"] = config.pop("dtype")
@@ -123,7 +136,7 @@ def unpermute(w, heads):
 
 def gguf_file(name, config, matrices, embedding=None):
     """One GGUF file: matrices in that type, the embedding and output possibly in another, vectors in F32."""
-    arch = config.model_type
+    arch = config.model_type.removesuffix("_text")
     embedding = embedding or matrices
     names = gguf.get_tensor_name_map(getattr(gguf.MODEL_ARCH, arch.upper()), config.num_hidden_layers)
     path = OUT / f"{name}.gguf"
@@ -142,18 +155,22 @@ def gguf_file(name, config, matrices, embedding=None):
             writer.add_key_length(config.head_dim)
             writer.add_value_length(config.head_dim)
         writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-        writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+        rope = config.rope_parameters.get("full_attention", config.rope_parameters)
+        writer.add_rope_freq_base(rope["rope_theta"])
+        if arch == "gemma3":
+            writer.add_sliding_window(config.sliding_window)
         if arch == "llama":
             writer.add_rope_dimension_count(config.head_dim)
-        if config.rope_parameters["rope_type"] == "llama3":  # GGUF has the factors, not the parameters
-            default = config.rope_parameters["rope_theta"] ** (-torch.arange(0, config.head_dim, 2) / config.head_dim)
+        if rope["rope_type"] == "llama3":  # GGUF has the factors, not the parameters
+            default = rope["rope_theta"] ** (-torch.arange(0, config.head_dim, 2) / config.head_dim)
             factors = (default / model.model.rotary_emb.inv_freq).float().numpy()
             writer.add_tensor("rope_freqs.weight", factors)
         state = model.state_dict()
         for key, value in state.items():
             if key == "lm_head.weight" and config.tie_word_embeddings:
                 continue
-            array = value.numpy()
+            offset = norm_offset(config) if key.endswith("norm.weight") else 0
+            array = value.numpy() + offset
             kind = gguf.GGMLQuantizationType.F32
             if array.ndim == 2:
                 kind = embedding if "embed_tokens" in key or "lm_head" in key else matrices
@@ -164,7 +181,7 @@ def gguf_file(name, config, matrices, embedding=None):
             data = gguf.quantize(array, kind)
             writer.add_tensor(names.get_name(key, (".weight", ".bias")), data, raw_dtype=kind)
             back = gguf.dequantize(data, kind).reshape(array.shape)
-            value.copy_(torch.from_numpy(np.ascontiguousarray(unpermute(back, heads) if pairs else back)))
+            value.copy_(torch.from_numpy(np.ascontiguousarray(unpermute(back, heads) if pairs else back)) - offset)
         values = golden(model, seed)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
@@ -209,6 +226,17 @@ def main():
     hugging_face("qwen3-tied", Qwen3Config(**{**BASE, "num_key_value_heads": 1, "head_dim": 16, "tie_word_embeddings": True},
                  rope_parameters=million), bf16, old={"drop": ["layer_types"]})
 
+    gemma = {**BASE, **gqa, "tie_word_embeddings": True, "num_hidden_layers": 4, "sliding_window": 16,
+             "query_pre_attn_scalar": 12, "rms_norm_eps": 1e-6}
+    def local(scaling, theta=100.0):
+        return {"full_attention": {**scaling, "rope_theta": 10000.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": theta}}
+    pattern = ["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"]
+    hugging_face("gemma3", Gemma3TextConfig(**gemma, layer_types=pattern, rope_parameters=local({"rope_type": "default"})), bf16)
+    hugging_face("gemma3-old-keys", Gemma3TextConfig(**{**gemma, "head_dim": 16, "num_key_value_heads": 1}, layer_types=pattern,
+                 rope_parameters=local({"rope_type": "linear", "factor": 8.0})), f16,
+                 old={"drop": ["layer_types"], "sliding_window_pattern": 3})
+
     kinds = gguf.GGMLQuantizationType
     small = {**BASE, **gqa, "intermediate_size": 64, "head_dim": 16}
     for kind in (kinds.F32, kinds.F16, kinds.Q8_0, kinds.Q4_0):
@@ -217,6 +245,8 @@ def main():
     gguf_file("gguf-llama3-rope-freqs", LlamaConfig(**{**small, "tie_word_embeddings": True}, rope_parameters=llama3), kinds.F16)
     gguf_file("gguf-qwen2-q8_0", Qwen2Config(**{**small, "head_dim": 8}, rope_parameters=million), kinds.Q8_0)
     gguf_file("gguf-qwen3-q4_0", Qwen3Config(**small, rope_parameters=million), kinds.Q4_0, kinds.F16)
+    gguf_file("gguf-gemma3-q5_0", Gemma3TextConfig(**{**gemma, "num_hidden_layers": 7, "intermediate_size": 64, "head_dim": 16,
+              "query_pre_attn_scalar": 16}, rope_parameters=local({"rope_type": "default"}, 10000.0)), kinds.Q5_0, kinds.Q5_1)
     print(sum(f.stat().st_size for f in OUT.rglob("*") if f.is_file()), "bytes")
 
 

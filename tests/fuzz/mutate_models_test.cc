@@ -174,15 +174,19 @@ struct Model {
 
 std::vector<Model> ValidModels() {
   std::vector<Model> models;
-  const std::pair<const char*, assay_dtype> ggufs[] = {
-      {"llama", ASSAY_Q4_1}, {"qwen2", ASSAY_Q8_0}, {"qwen3", ASSAY_Q4_0}, {"llama", ASSAY_F16}};
+  const std::pair<const char*, assay_dtype> ggufs[] = {{"llama", ASSAY_Q4_1},
+                                                       {"qwen2", ASSAY_Q8_0},
+                                                       {"qwen3", ASSAY_Q4_0},
+                                                       {"gemma3", ASSAY_Q5_1},
+                                                       {"llama", ASSAY_F16}};
   for (const auto& [arch, dtype] : ggufs) {
     Model m;
     m.is_gguf = true;
     m.gguf = testing::TinyGguf(arch, dtype);
     models.push_back(m);
   }
-  for (const char* architecture : {"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"}) {
+  for (const char* architecture :
+       {"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "Gemma3ForCausalLM"}) {
     Model m;
     m.config = testing::TinyConfig(architecture);
     m.config["rope_scaling"] = {{"rope_type", "yarn"}, {"factor", 4.0}, {"original_max_position_embeddings", 64}};
