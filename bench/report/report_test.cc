@@ -31,6 +31,7 @@ RunResult Example() {
              .parameters = 134'515'008,
              .weights = "file",
              .dtype = "q4_1",
+             .kv_dtype = "bf16",
              .bytes = 98'000'000,
              .sha256 = {}};
   r.workload.scenario = "single-stream";

@@ -311,7 +311,7 @@ __device__ __forceinline__ void MultiplyTiles(const AttnCall& c, const float* q,
 
 // Block (tile of query rows, KV head). Eight neighbouring threads own a row of results: four elements of every 32.
 template <class T, int kMaxDim>
-__global__ void __launch_bounds__(kThreads) PrefillKernel(AttnCall c) {
+__global__ void __launch_bounds__(kThreads, 2) PrefillKernel(AttnCall c) {
   static_assert(kThreads == 8 * kTile && kThreads == 16 * 16, "how the threads are dealt out");
   WaitForPrevious();
   StartNext();
