@@ -50,6 +50,8 @@ def share(result, phase, batch):
     if phase == "prefill":
         return f"{100 * limits['mfu']:.0f} % of FLOP/s"
     text = f"{100 * limits['mbu']:.0f} % of B/s"
+    if limits.get("bytes_per_s_median"):
+        text += f" ({100 * limits['mbu'] * limits['bytes_per_s'] / limits['bytes_per_s_median']:.0f} % of its median)"
     return text if batch == 1 else f"{text}, {100 * limits['decode_mfu']:.0f} % of FLOP/s"
 
 
@@ -118,7 +120,9 @@ def machine(rows):
              f"{host['os']}, {host['kernel']}, {result['environment']['virtualization'] or 'no virtual machine'}"]
     read = best(rows, "bytes_per_s")
     if read:
-        lines.append(f"- memory is read at {read / 1e9:.1f} GB/s (assay's probe, the best of all processes)")
+        medians = sorted(row["result"]["limits"].get("bytes_per_s_median") or 0 for row in rows if row["result"])
+        lines.append(f"- memory is read at {read / 1e9:.1f} GB/s (assay's probe, the best of all processes), in the median "
+                     f"repetition of the median process at {medians[len(medians) // 2] / 1e9:.1f} GB/s")
     products = [(d, best(rows, "flops", d)) for d in sorted({r["result"]["limits"]["flops_dtype"] for r in rows if r["result"]})]
     reached = [f"{flops / 1e9:.0f} GFLOP/s ({dtype})" for dtype, flops in products if flops]
     return lines + (["- a large matrix product reaches " + ", ".join(reached)] if reached else [])

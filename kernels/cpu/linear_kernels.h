@@ -8,17 +8,18 @@
 //   BF16  panels of 64 rows: [K/2][64][2], K padded to 32, which AMX tiles load as they are
 //   Block types: panels of 32 rows x blocks of 64 columns (256 for K types, 128 for I4_G128); a block is a head and
 //   then a piece per 32 columns. In a piece, w[j][32][4] are j-th groups of 4 columns of each of the 32 rows.
-//           head                                       piece
-//   Q8_0    f16 d[2][32]                               u8 (q + 128) [8][32][4]
-//   Q4_0    f16 d[2][32]                               u8 n[4][32][4]: low nibble columns 4j..4j+3, high nibble 16
-//   further Q4_1    f16 d[2][32], f16 m[2][32]                 n Q5_0    as Q4_0                                    n,
-//   u8 h[32][4]: bit j of h[r][c] is bit 4 of column 4j + c Q5_1    as Q4_1                                    n, h
-//   Q4_K    f16 d[32], f16 m[32], u8 s[3][32][4]       n
-//   Q5_K    as Q4_K                                    n, h
-//   Q6_K    f16 d[32], i8 s[4][32][4] (16 columns each)  n, u8 h[2][32][4]: bits 2i, 2i + 1 of h[t][r][c] are bits 4, 5
-//                                                      of column 16t + 4i + c
-//   I4_G128 f16 d[32], f16 m[32]                       n
-//   I8      none; f32 scale[32] of the rows before the panel's first block      u8 (q + 128) [8][32][4]
+//           head                                   piece
+//   Q8_0    f16 d[2][32]                           u8 (q + 128) [8][32][4]
+//   Q4_0    f16 d[2][32]                           u8 n[4][32][4]: columns 4j..4j+3, in the high nibble 16 further
+//   Q4_1    f16 d[2][32], f16 m[2][32]             n
+//   Q5_0    as Q4_0                                n, u8 h[32][4]: bit j of h[r][c] is bit 4 of column 4j + c
+//   Q5_1    as Q4_1                                n, h
+//   Q4_K    f16 d[32], f16 m[32], u8 s[3][32][4]   n
+//   Q5_K    as Q4_K                                n, h
+//   Q6_K    f16 d[32], i8 s[4][32][4]              n, u8 h[2][32][4]: bits 2i, 2i + 1 of h[t][r][c] are bits 4, 5 of
+//           (of 16 columns each)                   column 16t + 4i + c
+//   I4_G128 f16 d[32], f16 m[32]                   n
+//   I8      none; the panel begins with f32 d[32]  u8 (q + 128) [8][32][4]
 //   K types' 6-bit scales and mins of the 32 columns number i + 4t (i < 4, t < 2): s[t][r][i] has the low 4 bits of the
 //   scale and, above, of the min; bits 4t, 4t + 1 of s[2][r][i] are the upper 2 of the scale, the next two of the min.
 // A 64-byte load of a block type is thus 16 rows x 4 columns, what VNNI multiplies with 4 bytes of x, and two such
