@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Sharing out of attention. The work is a line of items (sequence, KV head, block of query rows, part of the keys)
 // with known costs; every member takes a contiguous stretch of about the same cost. A decoding sequence with many
-// keys is cut into parts, whose sums are merged after a barrier. How a sequence is cut depends on its own length and
-// the size of the team only, so that its results do not depend on its batch mates (up to kMaxSplitTokens of them).
+// keys is cut into parts, whose sums are merged after a barrier. How a sequence is cut depends on its own length alone,
+// so that its results depend neither on its batch mates (up to kMaxSplitTokens of them) nor on the size of the team.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -48,15 +48,14 @@ struct Problem {
   bool IsSmall(const Sequence& seq) const { return seq.tokens * group <= kAttnDotRows; }
   int64_t Parts(const Sequence& seq) const {
     if (!split || !IsSmall(seq)) return 1;
-    return std::clamp<int64_t>((seq.keys - seq.first_key) / kKeysPerPart, 1, MaxParts(team_size));
+    return std::clamp<int64_t>((seq.keys - seq.first_key) / kKeysPerPart, 1, kMaxParts);
   }
-  static int64_t MaxParts(int threads) { return std::min<int64_t>(threads, kMaxParts); }
 };
 
 // Where the sums of a cut sequence's KV head begin, in rows of dim + 2 floats. Only small sequences are cut, and
 // `small_tokens` counts the tokens of those before this one.
 int64_t PartialRow(const Problem& p, int64_t small_tokens, const Sequence& seq, int64_t head) {
-  return (small_tokens * p.kv_heads + head * seq.tokens) * p.group * Problem::MaxParts(p.team_size);
+  return (small_tokens * p.kv_heads + head * seq.tokens) * p.group * kMaxParts;
 }
 
 struct Item {
@@ -136,6 +135,7 @@ AttnItem Bind(const Problem& p, const Item& item, float* partials, float* scratc
   a.y_head_stride = p.y.stride[1];
   a.row_begin = item.row_begin;
   a.row_end = item.row_end;
+  a.few = p.IsSmall(item.seq);
   a.group = p.group;
   a.first_position = item.seq.first_position;
   a.key_begin = item.key_begin;
@@ -237,8 +237,7 @@ Totals Plan(Problem* p) {
 }  // namespace
 
 size_t AttnPagedWorkspace(int64_t tokens, int64_t heads, int64_t head_dim, int threads) {
-  const int64_t parts = Problem::MaxParts(threads);
-  const int64_t partials = parts > 1 ? std::min(tokens, kMaxSplitTokens) * heads * parts * (head_dim + 2) : 0;
+  const int64_t partials = std::min(tokens, kMaxSplitTokens) * heads * kMaxParts * (head_dim + 2);
   return static_cast<size_t>(threads * AttnScratchFloats(head_dim) + partials) * sizeof(float);
 }
 

@@ -265,7 +265,8 @@ class Product {
     }
   }
 
-  void Check(const Level& level, DType compute, int threads) {
+  // same_as: what another number of threads gave, which must be the same bits; takes y if it is empty.
+  void Check(const Level& level, DType compute, int threads, std::vector<float>* same_as = nullptr) {
     const Isa& isa = level.isa;
     WeightSpec spec = weight_.spec;
     spec.compute = compute;
@@ -289,6 +290,9 @@ class Product {
         ASSERT_EQ(y[i * ldy_ + j], 77.0f) << "written between rows, after " << i;
     }
     ASSERT_EQ(y.back(), 77.0f) << "written past the end";
+    if (same_as == nullptr) return;
+    if (same_as->empty()) *same_as = y;
+    ASSERT_EQ(y, *same_as) << "the number of threads shows";
   }
 
  private:
@@ -338,7 +342,8 @@ TEST_P(LinearTest, LargeSizesOnEveryInstructionSet) {
   for (Product& product : products) {
     for (const Level& level : Levels()) {
       for (const DType compute : {DType::kNone, DType::kF32}) {
-        for (const int threads : {1, 2, 3}) product.Check(level, compute, threads);
+        std::vector<float> same;
+        for (const int threads : {1, 2, 3}) product.Check(level, compute, threads, &same);
         if (HasFatalFailure()) return;
       }
     }

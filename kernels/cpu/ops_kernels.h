@@ -34,6 +34,7 @@ struct AttnItem {
   float* y;                                                              // likewise
   int64_t q_token_stride, q_head_stride, y_token_stride, y_head_stride;  // elements
   int64_t row_begin, row_end;
+  bool few;                    // of the sequence's rows, not of these: results must not depend on how they are cut
   int64_t group;               // query heads per KV head
   int64_t first_position;      // of the sequence's token 0
   int64_t key_begin, key_end;  // positions to visit; key_begin is a multiple of kAttnTile

@@ -361,6 +361,10 @@ void CheckAttention(const AttnCase& c, int team_size) {
          [&](const Team& team) { AttnPaged(q, cache.k, cache.v, table, q_offsets, kv_lens, y, attr, at, team); });
   // The error of a score, a sum of dim products, enters its weight as a factor.
   ExpectNear(y, expected, 2e-6 + 3e-7 * std::sqrt(static_cast<double>(c.dim)), c.name);
+  Tensor alone(y);
+  std::vector<float> own(AttnPagedWorkspace(tokens, c.kv_heads * c.group, c.dim, 1) / 4);
+  AttnPaged(q, cache.k, cache.v, table, q_offsets, kv_lens, alone, attr, own.data(), {});
+  ExpectNear(y, alone, 0, std::string(c.name) + ": the size of the team shows");
   for (const uint8_t* p = static_cast<uint8_t*>(at) + bytes; p < workspace.data() + workspace.size(); ++p) {
     ASSERT_EQ(*p, 0xff) << "wrote behind the workspace";
   }
