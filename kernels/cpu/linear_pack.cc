@@ -81,18 +81,36 @@ float HalfToFloat(uint16_t h) {
   return std::bit_cast<float>(magnitude | (h & 0x8000u) << 16);
 }
 
-// kPair columns of one row lie together: [cols / kPair][64][kPair].
-template <class T, int kPair>
-void PackPanel(const std::byte* src, int64_t rows, int64_t cols, std::byte* dst, int64_t panel_bytes) {
-  constexpr int64_t kCols = 32;  // a tile of 64 x 32 stays in the L1 cache
-  if (rows < kPanelRows || cols % kPair != 0 || cols % kCols != 0) std::memset(dst, 0, panel_bytes);
+// [rows][cols] of T, `pitch` bytes from row to row -> [cols][64]. Columns of 64 rows at a time: what is written stays
+// in the L1 cache until its lines are full.
+template <class T>
+void TransposePanel(const std::byte* src, int64_t pitch, int64_t rows, int64_t cols, std::byte* dst) {
+  constexpr int64_t kCols = 64 / sizeof(T);
+  const auto put = [&](int64_t n, int64_t k) {
+    std::memcpy(dst + (k * kPanelRows + n) * sizeof(T), src + n * pitch + k * sizeof(T), sizeof(T));
+  };
   for (int64_t k0 = 0; k0 < cols; k0 += kCols) {
-    const int64_t k1 = std::min(k0 + kCols, cols);
-    for (int64_t n = 0; n < rows; ++n) {
-      for (int64_t k = k0; k < k1; ++k) {
-        const int64_t at = (k / kPair * kPanelRows + n) * kPair + k % kPair;
-        std::memcpy(dst + at * sizeof(T), src + (n * cols + k) * sizeof(T), sizeof(T));
+    if (k0 + kCols <= cols) {
+      for (int64_t n = 0; n < rows; ++n) {
+        for (int64_t k = 0; k < kCols; ++k) put(n, k0 + k);
       }
+    } else {
+      for (int64_t n = 0; n < rows; ++n) {
+        for (int64_t k = k0; k < cols; ++k) put(n, k);
+      }
+    }
+  }
+}
+
+void PackPanel(const WeightSpec& spec, const std::byte* src, int64_t rows, std::byte* dst) {
+  const int64_t pitch = SourceRowBytes(spec), cols = spec.cols;
+  const bool pairs = spec.dtype == DType::kBF16;
+  if (rows < kPanelRows || (pairs && cols % 32 != 0)) std::memset(dst, 0, PanelBytes(spec));
+  if (spec.dtype == DType::kF16) return TransposePanel<uint16_t>(src, pitch, rows, cols, dst);
+  TransposePanel<uint32_t>(src, pitch, rows, pairs ? cols / 2 : cols, dst);
+  if (pairs && cols % 2 != 0) {  // the last column, beside a zero
+    for (int64_t n = 0; n < rows; ++n) {
+      std::memcpy(dst + (cols / 2 * kPanelRows + n) * 4, src + n * pitch + (cols - 1) * 2, 2);
     }
   }
 }
@@ -328,12 +346,8 @@ void PackWeight(const WeightSpec& spec, const void* src, const float* scales, vo
     const int64_t rows = std::min(height, spec.rows - n);
     if (block) {
       PackBlockPanel(spec.dtype, from, scales == nullptr ? nullptr : scales + n, rows, spec.cols, to, panel_bytes);
-    } else if (spec.dtype == DType::kF32) {
-      PackPanel<uint32_t, 1>(from, rows, spec.cols, to, panel_bytes);
-    } else if (spec.dtype == DType::kF16) {
-      PackPanel<uint16_t, 1>(from, rows, spec.cols, to, panel_bytes);
     } else {
-      PackPanel<uint16_t, 2>(from, rows, spec.cols, to, panel_bytes);
+      PackPanel(spec, from, rows, to);
     }
   }
 }
