@@ -93,6 +93,11 @@ assay_status DeviceCreate(int32_t index, const assay_device_options* options, as
     int threads = 1;
     if (index == kCpu) {
       cpu::CurrentIsa();  // refuses a malformed ASSAY_ISA here, not in a kernel
+      if (!cpu::TilesAgree()) {
+        Fail(ASSAY_ERR_DEVICE,
+             "the AMX tiles of this processor do not compute what its vectors do; "
+             "--isa avx512_bf16 leaves them alone");
+      }
       const int32_t asked = options == nullptr ? 0 : ReadStruct<assay_device_options>(options, "options").threads;
       if (asked < 0 || asked > kMaxThreads) {
         Fail(ASSAY_ERR_INVALID, "%d threads were asked for; 0 (one per core) to %d are possible", asked, kMaxThreads);

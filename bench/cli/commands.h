@@ -24,7 +24,7 @@ void AddCards(CLI::App& app, Run* run);
 void AddPower(CLI::App& app, Run* run);
 void AddGap(CLI::App& app, Run* run);
 
-// --model, --device, --dtype, --kv-dtype, --tp and --threads, as several commands have them.
+// --model, --device, --dtype, --kv-dtype, --tp, --threads and --isa, as several commands have them.
 void AddModelOptions(CLI::App& command, bench::ModelSpec* spec);
 void AddDeviceOptions(CLI::App& command, bench::ModelSpec* spec);
 

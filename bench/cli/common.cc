@@ -23,9 +23,15 @@ void AddDeviceOptions(CLI::App& command, bench::ModelSpec* spec) {
       ->type_name("N");
   command
       .add_option_function<std::string>(
-          "--isa", [](const std::string& isa) { setenv("ASSAY_ISA", isa.c_str(), 1); },
-          "The most that the CPU device may use: generic, avx2, avx512, avx512_vnni, avx512_bf16, amx; default: all "
-          "that the machine has")
+          "--isa",
+          [spec](const std::string& isa) {
+            if (spec->device.empty()) spec->device = "cpu";
+            if (spec->device != "cpu") throw CLI::ValidationError("--isa", "only --device cpu has that choice");
+            setenv("ASSAY_ISA", isa.c_str(), 1);
+          },
+          "The most that --device cpu, which it implies, may use: generic, avx2, avx512, avx512_vnni, avx512_bf16, "
+          "amx; "
+          "default: all that the machine has")
       ->check(CLI::IsMember({"generic", "avx2", "avx512", "avx512_vnni", "avx512_bf16", "amx"}))
       ->type_name("I");
 }

@@ -202,8 +202,8 @@ void BenchRun::RunTrials() {
   TrialSpec spec = Spec();
   if (metered_load_) spec.min_seconds = options_.power_seconds / static_cast<double>(options_.trials);
   for (int64_t i = 0; i < options_.trials; ++i) {
-    PauseForPhase();
     if (options_.before_trial) options_.before_trial(i + 1);
+    PauseForPhase();
     int64_t steps = 0;
     TrialRecord record =
         RunTrial(*engine_, spec, *prompts_, i, kTrialPrompts + i * kPromptsPerTrial, epoch_, [&](double) {

@@ -12,8 +12,9 @@ namespace assay::bench {
 namespace {
 
 // Above, what lies between the engine's steps is a part of the result.
-constexpr double kSteadyMemory = 0.8;  // of the best read
 constexpr double kClientShare = 0.05;
+// Of the best read, in the median: repetitions on a quiet machine lie within a few per cent.
+constexpr double kSteadyMemory = 0.8;
 
 }  // namespace
 
@@ -122,9 +123,11 @@ void BenchRun::AddWarnings() {
   }
   const Limits& l = r.limits;
   if (l.bytes_per_s && l.bytes_per_s_median && *l.bytes_per_s_median < kSteadyMemory * *l.bytes_per_s) {
-    r.warnings.push_back("the memory was read at " + FormatScaled(*l.bytes_per_s, "B/s") + " at best, but at " +
-                         FormatScaled(*l.bytes_per_s_median, "B/s") +
-                         " in the median repetition: a neighbour or a quota holds it down, and decode with it");
+    r.warnings.push_back(
+        "the memory was read at " + FormatScaled(*l.bytes_per_s, "B/s") + " at best, but at " +
+        FormatScaled(*l.bytes_per_s_median, "B/s") +
+        " in the median repetition: something held it down (a neighbour, a quota, clocks), and perhaps "
+        "decode too");
   }
   if (!uneven_.empty()) r.warnings.push_back(uneven_);
   if (r.model.weights == "synthetic") {

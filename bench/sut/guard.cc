@@ -16,7 +16,8 @@ double OperandEpsilon(assay_dtype dtype, assay_dtype compute) {
   // Values in e4m3 are off by 2^-5.3 in the root mean square. The bound, 2^-4, would let a deep model pass with
   // anything.
   if (dtype == ASSAY_F8_B128 || dtype == ASSAY_F8_E4M3) return std::ldexp(1.0, -5);
-  // Activations in int8, a scale a row: half a step of a largest that is twice as far out as in a block of 32.
+  // Activations in int8 with a scale a row, as the coarsest device has them: half a step of a largest that is twice
+  // as far out as in a block of 32.
   if (dtype == ASSAY_I8) return 1.0 / 127;
   return 1.0 / 254;  // activations in blocks of int8: half a step of the largest
 }

@@ -18,7 +18,7 @@ namespace {
 // Whether the system saves the AMX tile registers and their configuration. Only where AVX-512 is: xgetbv is then.
 bool SystemHasTiles() {
   uint32_t low, high;
-  asm("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
   constexpr uint32_t kTiles = 3u << 17;
   return (low & kTiles) == kTiles;
 }
@@ -37,11 +37,10 @@ Isa Detect() {
   isa.avx512_vnni = isa.avx512 && __builtin_cpu_supports("avx512vnni");
   isa.avx512_bf16 = isa.avx512_vnni && __builtin_cpu_supports("avx512bf16");
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-  constexpr unsigned kAmxBf16 = 1u << 22, kAmxTile = 1u << 24, kAmxInt8 = 1u << 25;
+  constexpr unsigned kAmxBf16 = 1u << 22, kAmxTile = 1u << 24;
   if (isa.avx512_bf16 && SystemHasTiles() && __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && (edx & kAmxTile) &&
       RequestAmx()) {
     isa.amx_bf16 = edx & kAmxBf16;
-    isa.amx_int8 = edx & kAmxInt8;
   }
   return isa;
 }
@@ -60,16 +59,16 @@ Isa Lower(Isa isa, const char* limit) {
     throw std::invalid_argument("ASSAY_ISA is '" + name +
                                 "'; use generic, avx2, avx512, avx512_vnni, avx512_bf16 or amx, or unset it");
   }
-  const bool has[] = {true, isa.avx2, isa.avx512, isa.avx512_vnni, isa.avx512_bf16, isa.amx_bf16 || isa.amx_int8};
+  const bool has[] = {true, isa.avx2, isa.avx512, isa.avx512_vnni, isa.avx512_bf16, isa.amx_bf16};
   if (!has[level]) {
-    throw std::invalid_argument("ASSAY_ISA is '" + name + "', which this machine lacks; it has " + IsaName(isa));
+    throw std::invalid_argument("ASSAY_ISA (--isa) is '" + name + "', which this machine lacks; it has " +
+                                IsaName(isa));
   }
   isa.avx2 &= level >= 1;
   isa.avx512 &= level >= 2;
   isa.avx512_vnni &= level >= 3;
   isa.avx512_bf16 &= level >= 4;
   isa.amx_bf16 &= level >= 5;
-  isa.amx_int8 &= level >= 5;
   return isa;
 }
 
@@ -89,7 +88,7 @@ std::string IsaName(const Isa& isa) {
   std::string name = "AVX-512";
   if (isa.avx512_vnni) name += " VNNI";
   if (isa.avx512_bf16) name += " BF16";
-  if (isa.amx_bf16 || isa.amx_int8) name += " AMX";
+  if (isa.amx_bf16) name += " AMX";
   return name;
 }
 

@@ -12,7 +12,6 @@ struct Isa {
   bool avx512_vnni = false;
   bool avx512_bf16 = false;
   bool amx_bf16 = false;  // usable: the kernel granted the tile state
-  bool amx_int8 = false;
 };
 
 // The environment variable ASSAY_ISA (generic, avx2, avx512, avx512_vnni, avx512_bf16, amx) lowers what is used. Read

@@ -72,9 +72,8 @@ int64_t RoundUp(int64_t n, int64_t unit) {
 }
 
 constexpr int64_t kPrivateX = 8192;  // elements of x, at most, that each member converts for itself
-constexpr int64_t kFewRows = 1;      // rows of x up to which block types are unpacked for each of them
-constexpr int64_t kAmxRows = 32;     // rows of x from which AMX wins for bf16 ...
-// ... and for block types. By arithmetic it wins from 10 to 35 rows on: to dequantise a weight takes 0.06 to 0.08 ns
+constexpr int64_t kAmxRows = 32;     // rows of x from which AMX serves bf16: whole tiles ...
+// ... and block types. By arithmetic it wins from 10 to 35 rows on: to dequantise a weight takes 0.06 to 0.08 ns
 // (Zen 4; twice that where two threads share a core), to multiply it with a row 0.002 ns, and on the VNNI path 0.007 to
 // 0.01.
 constexpr int64_t kAmxBlockRows = 64;
@@ -91,7 +90,7 @@ Path PathOf(const Isa& isa, const WeightSpec& spec, int64_t m) {
       return LinearKernelsFor(isa).bf16_dot != nullptr ? Path::kBf16Dot : Path::kPlain;
     default:
       if (strict) return Path::kBlockF32;
-      if (m <= kFewRows) return Path::kBlockRow;
+      if (m <= 1) return Path::kBlockRow;
       return isa.amx_bf16 && m >= kAmxBlockRows ? Path::kBlockAmx : Path::kBlockI8;
   }
 }
@@ -190,7 +189,7 @@ const BlockKernels& BlockKernelsFor(const LinearKernels& kernels, DType dtype) {
 
 LinearKernels::Gemm GemmFor(const LinearKernels& kernels, Path path, DType dtype) {
   if (path == Path::kBf16Dot) return kernels.bf16_dot;
-  if (path == Path::kBlockRow) return BlockKernelsFor(kernels, dtype).few;
+  if (path == Path::kBlockRow) return BlockKernelsFor(kernels, dtype).one;
   if (path == Path::kBlockI8) return BlockKernelsFor(kernels, dtype).many;
   return dtype == DType::kF32 ? kernels.f32 : dtype == DType::kF16 ? kernels.f16 : kernels.bf16;
 }

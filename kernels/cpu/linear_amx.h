@@ -20,7 +20,8 @@
 // would be no faster: one holds 64 columns, two blocks of 32 with scales of their own, so half of it would be zeros,
 // and after every product 256 sums had to leave the tile to be scaled.
 //
-// Not measured: no machine with AMX was at hand. The test counts what the emulation loads and prefetches.
+// Not measured yet: run on an emulation only. The test counts what that loads and prefetches; the device compares a
+// product with its vectors' before it is opened.
 #pragma once
 
 #include <cstdint>

@@ -141,7 +141,7 @@ constexpr int64_t kExpandedScratch = kExpandedBytes + kExpandedRows * kBlockRows
 // x is i8.
 struct BlockKernels {
   DType dtype;
-  void (*few)(const GemmArgs&);   // unpacks in registers, again for every row of x
+  void (*one)(const GemmArgs&);   // one row of x: unpacks in registers
   void (*many)(const GemmArgs&);  // unpacks into scratch, once
   // Columns [k0, k0 + count) (multiples of 64) of the panels at w -> f32 [count][64]; one panel of two leaves zeros.
   void (*dequantize)(const std::byte* w, int64_t panel_bytes, int panels, int64_t k0, int64_t count, float* out);
@@ -176,6 +176,8 @@ struct AmxKernels {
   void (*gemm)(const AmxArgs&);
 };
 extern const AmxKernels kAmx;  // for machines with Isa::amx_bf16 only
+// Whether a small product by tiles is that of the vectors of `isa`: these kernels were tested on an emulation.
+bool AmxAgrees(const Isa& isa, const AmxKernels& amx = kAmx);
 
 // A block of the product, at most (linear_amx.h says why).
 constexpr int64_t kAmxMostRows = 256;          // of x ...

@@ -342,12 +342,11 @@ void Quantize(const ConvertArgs& a, int64_t begin, int64_t end) {
                   pieces = rest < kMost ? rest : kMost;
     const int64_t at = before * a.rows + row * pieces + piece - before;
     int8_t* const q = static_cast<int8_t*>(a.out) + at * 32;
-    const float* const x = a.x + row * a.ldx + k;
     if (left >= 32) {
-      QuantizePiece(x, a.offset, q, a.scales + at);
+      QuantizePiece(a.x + row * a.ldx + k, a.offset, q, a.scales + at);
     } else {
       float padded[32] = {};
-      if (left > 0) std::memcpy(padded, x, left * sizeof(float));
+      if (left > 0) std::memcpy(padded, a.x + row * a.ldx + k, left * sizeof(float));
       QuantizePiece(padded, a.offset, q, a.scales + at);
     }
   }

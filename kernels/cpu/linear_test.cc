@@ -366,18 +366,20 @@ TEST_P(LinearTest, WorkspaceGrowsWithRows) {
 }
 
 TEST_P(LinearTest, NanInXReachesItsRowOnly) {
+  const WeightSpec spec{GetParam(), DType::kNone, 20, 256};
+  const Weight w(spec, 3);
+  const Memory packed(PackedWeightBytes(spec));
+  PackWeight(spec, w.bytes.data(), w.RowScales(), packed.data, {});
   for (const auto& [isa, amx] : Levels()) {
-    const WeightSpec spec{GetParam(), DType::kNone, 20, 256};
-    const Weight w(spec, 3);
-    const Memory packed(PackedWeightBytes(spec)), workspace(LinearWorkspaceFor(isa, spec, 2, 1));
-    PackWeight(spec, w.bytes.data(), w.RowScales(), packed.data, {});
-    std::vector<float> x(512, 0.5f), y(40);
-    x[270] = NAN;
-    LinearFor(isa, spec, Matrix(x.data(), 2, 256, 256), packed.data, {}, Matrix(y.data(), 2, 20, 20), workspace.data,
-              {}, *amx);
-    for (int j = 0; j < 20; ++j) {
-      EXPECT_FALSE(std::isnan(y[j])) << IsaName(isa);
-      EXPECT_TRUE(std::isnan(y[20 + j])) << IsaName(isa);
+    for (const int64_t m : {1, 2, 65}) {
+      const Memory workspace(LinearWorkspaceFor(isa, spec, m, 1));
+      std::vector<float> x(m * 256, 0.5f), y(m * 20);
+      x[(m - 1) * 256 + 14] = NAN;
+      LinearFor(isa, spec, Matrix(x.data(), m, 256, 256), packed.data, {}, Matrix(y.data(), m, 20, 20), workspace.data,
+                {}, *amx);
+      for (int64_t i = 0; i < m * 20; ++i) {
+        ASSERT_EQ(std::isnan(y[i]), i / 20 == m - 1) << IsaName(isa) << " M " << m << " at " << i;
+      }
     }
   }
 }
@@ -442,6 +444,22 @@ INSTANTIATE_TEST_SUITE_P(Dtypes, LinearTest,
                                          DType::kQ4_1, DType::kQ5_0, DType::kQ5_1, DType::kQ4_K, DType::kQ5_K,
                                          DType::kQ6_K, DType::kI4_G128, DType::kI8),
                          DtypeName);
+
+TEST(LinearCheck, TilesThatDifferFromVectorsAreFoundOut) {
+  constexpr auto kWrong = [](const AmxArgs& a) {
+    for (int64_t m = a.m0; m < a.m1; ++m) {
+      for (int64_t n = a.n0; n < a.n1; ++n) a.y[m * a.ldy + n] = 0;
+    }
+  };
+  int levels = 0;
+  for (const auto& [isa, amx] : Levels()) {
+    if (!isa.amx_bf16) continue;
+    ++levels;
+    EXPECT_TRUE(AmxAgrees(isa, *amx));
+    EXPECT_FALSE(AmxAgrees(isa, {amx->convert, kWrong}));
+  }
+  EXPECT_GT(levels, 0);
+}
 
 TEST(LinearSpec, SaysWhyAWeightIsUnsupported) {
   EXPECT_EQ(WeightUnsupported({DType::kQ4_0, DType::kNone, 5, 64}), nullptr);

@@ -21,8 +21,8 @@ struct LtProduct {
   // every 128 columns of a row, scales of x as [k / 128, m], of w as [k / 128, n]; m a multiple of 4, n of 16.
   // F8_E4M3, I8: bytes; n, k and their strides multiples of 16.
   DType operands = DType::kNone;
-  DType y =
-      DType::kNone;  // F32, or operands where they are of 16 bits; of quants with scales: F32, BF16 or F16; I8: I32
+  // F32, or operands where they are of 16 bits; of quants with scales: F32, BF16 or F16; I8: I32.
+  DType y = DType::kNone;
   int64_t m = 0, n = 0, k = 0;
   int64_t x_stride = 0, w_stride = 0, y_stride = 0;  // elements, from row to row
   bool row_scales = false;  // F8_E4M3: a scale in f32 for every row, of x [m], of w [n]; false: none

@@ -39,9 +39,9 @@ uint16_t F32ToBF16(float f);  // round to nearest even; NaN stays NaN
 float E4M3ToF32(uint8_t q);
 uint8_t F32ToE4M3(float f);  // round to nearest even; beyond 448 gives 448; NaN stays NaN
 
-// Converts `elements` (a multiple of both block sizes) between any of F32, F16, BF16, F8_B128, I4_G128 and GGUF's
-// block types (its K types are written by a quantiser of our own: k_blocks.h). Finite values never become NaN in
-// F8_B128.
+// Converts `elements` (a multiple of both block sizes) between any of F32, F16, BF16, F8_E4M3 (as it is: the scales of
+// rows are the caller's), F8_B128, I4_G128 and GGUF's block types (its K types are written by a quantiser of our own:
+// k_blocks.h). Finite values never become NaN in F8_B128.
 void ConvertElements(assay_dtype from, const void* src, assay_dtype to, void* dst, uint64_t elements);
 
 // F8_E4M3 and I8. The scale with which the largest of `x` (finite) takes the largest quant, 448 or 127; 0 if all are 0.

@@ -3,8 +3,8 @@
 // thread.
 // The quantisers are our own, for tests and synthetic weights: no file is ever written with them. They are simpler than
 // ggml's, which search for the scales of the least error: here a sub-block's scale spans its values, rounded up to what
-// the block's own scale can express. Any input gives a block; finite ones of a size that f16 holds come back
-// within one step of their sub-block.
+// the block's own scale can express. Any input gives a block; finite ones whose scales are normal numbers of
+// f16 come back within one step of their sub-block.
 #pragma once
 
 #include <cstdint>

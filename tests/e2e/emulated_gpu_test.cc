@@ -77,7 +77,7 @@ TEST_P(EmulatedGpuGolden, LogProbabilitiesIn16Bits) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Checkpoints, EmulatedGpuGolden,
-                         testing::Values("llama3-gqa-tied", "qwen3", "mistral-window", "gguf-llama-q4_1"),
+                         testing::Values("llama3-gqa-tied", "qwen3", "mistral-window", "gemma3", "gguf-llama-q4_1"),
                          [](const auto& info) {
                            std::string name = info.param;
                            for (char& c : name) c = std::isalnum(static_cast<unsigned char>(c)) ? c : '_';
