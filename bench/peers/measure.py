@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import tempfile
+import threading
 import time
 
 import make_gguf
@@ -44,6 +45,29 @@ def end(process):
         process.stdin.close()
 
 
+@contextlib.contextmanager
+def limited(name, process):
+    """Kills a program that does not answer within LIMIT_S, so that who reads from it meets the end."""
+    start, timer = time.monotonic(), threading.Timer(LIMIT_S, process.kill)
+    timer.start()
+    try:
+        yield
+    except Failed:
+        if time.monotonic() - start < LIMIT_S:
+            raise
+        raise Failed(f"{name} did not answer within {LIMIT_S} s") from None
+    finally:
+        timer.cancel()
+
+
+@contextlib.contextmanager
+def parsing(name):
+    try:
+        yield
+    except (ValueError, KeyError, TypeError) as error:
+        raise Failed(f"{name} printed something unexpected: {error!r}") from None
+
+
 class Assay:
     """`assay bench --paced`: loaded and warm, it begins a trial for each line."""
 
@@ -64,11 +88,12 @@ class Assay:
 
     def await_ready(self):
         words = ""
-        for line in self.process.stderr:
-            if line.startswith("ready for trial"):
-                return
-            words += line
-        raise Failed(f"assay ended with {self.process.wait()}: {last_line(words)}")
+        with limited("assay", self.process):
+            for line in self.process.stderr:
+                if line.startswith("ready for trial"):
+                    return
+                words += line
+            raise Failed(f"assay ended with {self.process.wait()}: {last_line(words)}")
 
     def trial(self):
         send(self.process, "")
@@ -78,17 +103,21 @@ class Assay:
     def finish(self):
         """The result, which holds what each trial measured."""
         end(self.process)
-        words = self.process.stderr.read()
-        self.process.wait()
+        with limited("assay", self.process):
+            words = self.process.stderr.read()
+            self.process.wait()
         self.printed.seek(0)
         text = self.printed.read()
         self.close()
         if not text:
             raise Failed(f"assay ended with {self.process.returncode}: {last_line(words)}")
-        return json.loads(text)
+        with parsing("assay"):
+            return json.loads(text)
 
     def close(self):
         end(self.process)
+        with limited("assay", self.process):
+            self.process.wait()
         self.process.stderr.close()
         self.printed.close()
 
@@ -123,11 +152,13 @@ class LlamaCpp:
             common = [self.bench, "-m", self.path, "-t", str(row.threads), "-r", str(row.repeats), "-o", "json"]
             prefill = run(common + ["-p", str(row.isl), "-n", "0"])
             decode = run(common + ["-p", "0", "-n", str(row.osl), "-d", str(row.isl)])
-            return {"prefill": page.llama_bench_tps(prefill, row.isl, 0, 0),
-                    "decode": page.llama_bench_tps(decode, 0, row.osl, row.isl)}
+            with parsing("llama-bench"):
+                return {"prefill": page.llama_bench_tps(prefill, row.isl, 0, 0),
+                        "decode": page.llama_bench_tps(decode, 0, row.osl, row.isl)}
         text = run([self.batched, "-m", self.path, "-t", str(row.threads), "-npp", str(row.isl), "-ntg", str(row.osl), "-npl",
                     str(row.batch), "-c", str(row.batch * (row.isl + row.osl)), "-fa", "on", "--output-format", "jsonl"])
-        return page.batched_bench_tps(text, row.batch)
+        with parsing("llama-batched-bench"):
+            return page.batched_bench_tps(text, row.batch)
 
 
 class Torch:
@@ -139,14 +170,21 @@ class Torch:
         self.errors = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen([python, worker, *sizes, "--threads", str(row.threads)], stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE, stderr=self.errors, text=True)
-        self.about = self.answer()
+        try:
+            self.about = self.answer()
+        except Failed:
+            self.finish()
+            raise
 
     def answer(self):
-        line = self.process.stdout.readline()
-        if not line:
-            self.errors.seek(0)
-            raise Failed(f"PyTorch ended with {self.process.wait()}: {last_line(self.errors.read())}")
-        return json.loads(line)
+        with limited("PyTorch", self.process):
+            line = self.process.stdout.readline()
+            if not line:
+                code = self.process.wait()
+                self.errors.seek(0)
+                raise Failed(f"PyTorch ended with {code}: {last_line(self.errors.read())}")
+        with parsing("PyTorch"):
+            return json.loads(line)
 
     def trial(self):
         speeds = {}
@@ -157,6 +195,7 @@ class Torch:
 
     def finish(self):
         end(self.process)
-        self.process.wait()
+        with limited("PyTorch", self.process):
+            self.process.wait()
         self.process.stdout.close()
         self.errors.close()

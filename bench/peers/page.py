@@ -103,11 +103,14 @@ def failures(rows):
             for row in rows for program, reason in row["failures"].items()]
 
 
+def known(rows, key, dtype=None):
+    """What the probes of the processes with all threads and every instruction say, where they say something."""
+    limits = [row["result"]["limits"] for row in rows if row["result"] and row["threads"] == row["cores"] and not row["isa"]]
+    return [each[key] for each in limits if each.get(key) and (dtype is None or each["flops_dtype"] == dtype)]
+
+
 def best(rows, key, dtype=None):
-    found = [row["result"]["limits"][key] for row in rows
-             if row["result"] and row["threads"] == row["cores"] and not row["isa"]
-             and (dtype is None or row["result"]["limits"]["flops_dtype"] == dtype)]
-    return max(found, default=None)
+    return max(known(rows, key, dtype), default=None)
 
 
 def machine(rows):
@@ -120,9 +123,9 @@ def machine(rows):
              f"{host['os']}, {host['kernel']}, {result['environment']['virtualization'] or 'no virtual machine'}"]
     read = best(rows, "bytes_per_s")
     if read:
-        medians = sorted(row["result"]["limits"].get("bytes_per_s_median") or 0 for row in rows if row["result"])
-        lines.append(f"- memory is read at {read / 1e9:.1f} GB/s (assay's probe, the best of all processes), in the median "
-                     f"repetition of the median process at {medians[len(medians) // 2] / 1e9:.1f} GB/s")
+        medians = known(rows, "bytes_per_s_median")
+        lines.append(f"- memory is read at {read / 1e9:.1f} GB/s (assay's probe, the best of all processes)" +
+                     (f", in the median repetition of the median process at {median(medians) / 1e9:.1f} GB/s" if medians else ""))
     products = [(d, best(rows, "flops", d)) for d in sorted({r["result"]["limits"]["flops_dtype"] for r in rows if r["result"]})]
     reached = [f"{flops / 1e9:.0f} GFLOP/s ({dtype})" for dtype, flops in products if flops]
     return lines + (["- a large matrix product reaches " + ", ".join(reached)] if reached else [])
@@ -134,9 +137,10 @@ def page(rows, facts):
             f"Measured on {facts['date']} by `{facts['command']}` in {facts['minutes']:.0f} minutes, on one machine:", ""]
     text += machine(rows) + [f"- {version}" for version in facts["versions"]]
     text += ["", "All programs run one after the other, a pair at a time (assay, peer, assay, peer, ...), on the same threads and",
-             "the same file. A figure is the median over the pairs, in tokens per second unless it has a unit; the ratio is the",
-             "median of the pairs' ratios with a 95 % bootstrap interval over the pairs, above 1 where assay is faster. The last",
-             "column is what assay gets of the bandwidth or the matrix product that it measured in the same process.", ""]
+             "the same file (PyTorch: random weights of the same sizes). A figure is the median over the pairs, in tokens per",
+             "second unless it has a unit; the ratio is the median of the pairs' ratios with a 95 % bootstrap interval over the",
+             "pairs, above 1 where assay is faster. The last column is what assay gets of the bandwidth or the matrix product",
+             "that it measured in the same process.", ""]
     text += table(rows) + [""]
     failed = failures(rows)
     if failed:

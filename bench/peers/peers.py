@@ -7,7 +7,6 @@ import datetime
 import json
 import os
 import re
-import subprocess
 import sys
 import time
 
@@ -36,6 +35,7 @@ class Row:
     threads: int = CORES
     isa: str = ""
     torch: bool = False
+    named: bool = False  # takes long: not without --rows
 
     @property
     def name(self):
@@ -59,17 +59,18 @@ class Row:
         return [("decode", decode)] if self.kind == "batch" else [("prefill", f"prefill {self.isl}"), ("decode", decode)]
 
 
-def all_rows(isa_row):
+def all_rows(isa_rows):
     models = [("smollm2-135m", "q4_1", 64), ("gemma-3-270m", "q4_k_m", 64), ("qwen2.5-0.5b", "bf16", 32),
               ("qwen2.5-0.5b", "q8_0", 32), ("llama-3.2-1b", "bf16", 16), ("llama-3.2-1b", "q8_0", 16), ("llama-3.2-1b", "q4_0", 16)]
     rows = []
     for model, dtype, osl in models:
         rows.append(Row(model, dtype, "speed", repeats=3 if "smol" in model else 1, torch=dtype == "bf16"))
-        rows += [Row(model, dtype, "batch", isl=16, osl=osl, batch=batch) for batch in (8, 32)]
+        rows += [Row(model, dtype, "batch", isl=16, osl=osl, batch=batch, named=not model.startswith(("smol", "qwen")))
+                 for batch in (8, 32)]
     if CORES > 1:
         rows += [Row("smollm2-135m", "q4_1", "speed", repeats=2, threads=1), Row("qwen2.5-0.5b", "bf16", "speed", threads=1)]
-    if isa_row:
-        rows += [Row(model, dtype, "speed", repeats=3 if "smol" in model else 1, isa="avx2")
+    if isa_rows:
+        rows += [Row(model, dtype, "speed", repeats=3 if "smol" in model else 1, isa="avx2", named=True)
                  for model, dtype in (("smollm2-135m", "q4_1"), ("qwen2.5-0.5b", "bf16"), ("qwen2.5-0.5b", "q8_0"))]
     return rows + [Row("qwen2.5-0.5b", "bf16", "context", isl=8192, osl=16), Row("llama-3.2-1b", "bf16", "load")]
 
@@ -134,9 +135,10 @@ class Run:
         for program, run in running.items():
             if hasattr(run, "finish"):
                 result = attempt(program, run.finish)
-                if program == "assay" and result:
+                if program == "assay":
                     entry["result"] = result
-                    speeds["assay"] = page.assay_trials(result) + [None] * (self.pairs - len(result["trials"]))
+                    trials = page.assay_trials(result) if result else []
+                    speeds["assay"] = trials + [None] * (self.pairs - len(trials))
         entry["measures"] = [{"what": what, "phase": key, "batch": row.batch,
                               "assay": [s and s[key] for s in speeds.get("assay", [])],
                               "peers": {p: [s and s[key] for s in speeds[p]] for p in speeds if p != "assay"}}
@@ -187,7 +189,7 @@ def main():
     parser = argparse.ArgumentParser(prog="./dev peers", description=__doc__.splitlines()[0])
     parser.add_argument("--assay", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--model", help=argparse.SUPPRESS)
-    parser.add_argument("--rows", metavar="REGEX", help="only rows whose name matches; --list prints the names")
+    parser.add_argument("--rows", metavar="REGEX", help="only rows whose name matches, of all that --list prints")
     parser.add_argument("--list", action="store_true", help="print the rows' names")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_PAIRS} pairs of each row")
     parser.add_argument("--pairs", type=int, help=f"pairs of each row ({DEFAULT_PAIRS})")
@@ -195,15 +197,16 @@ def main():
     arguments = parser.parse_args()
     if arguments.pairs is not None and arguments.pairs < 1:
         parser.error("--pairs: at least 1")
-    usage = subprocess.run([arguments.assay, "bench", "--help"], capture_output=True, text=True, check=True).stdout
     with open("/proc/cpuinfo", encoding="utf-8") as file:
         avx512 = "avx512f" in file.read()
-    rows = [row for row in all_rows(avx512 and "--isa" in usage) if re.search(arguments.rows or "", row.name)]
+    rows = [row for row in all_rows(avx512) if re.search(arguments.rows or "", row.name)]
     if arguments.list:
-        print("\n".join(row.name for row in rows))
+        print("\n".join(row.name + (" (only with --rows)" if row.named else "") for row in rows))
         return 0
+    rows = [row for row in rows if arguments.rows or not row.named]
     if not rows:
         parser.error(f"--rows {arguments.rows}: no row matches; --list prints their names")
+    os.makedirs(programs.CACHE, exist_ok=True)
     run = Run(arguments)
     for row in rows:
         run.measure(row)

@@ -29,19 +29,21 @@ BATCHED_BENCH = """{"n_kv_max": 512, "n_batch": 2048, "n_ubatch": 512, "flash_at
 "t_tg": 0.000189, "speed_tg": 42328.042969, "t": 0.000602, "speed": 26578.074219}
 
 """
-# Says what `assay bench --paced` says; decode is at 100, 110, ... With "fail" or "crash" in an argument it ends before or in a trial.
+# Says what `assay bench --paced` says; decode is at 100, 110, ... With "fail" in an argument it ends
+# before the first trial, with "crash" in that one, with "late" in the second.
 ASSAY = """#!/bin/sh
 case "$*" in *fail*) echo "assay: no such model" >&2; exit 2;; esac
 echo "ready for trial 1" >&2
 trials= n=0
 while read -r line; do
-  case "$*" in *crash*) echo "assay: device lost" >&2; exit 2;; esac
+  case "$* $n" in *crash* | *late*1) echo "assay: device lost" >&2; exit 2;; esac
   trials="$trials${trials:+, }{\\"prefill_tps\\": 1000, \\"decode_tps\\": $((100 + 10 * n))}"
   n=$((n + 1))
   echo "ready for trial $((n + 1))" >&2
 done
 echo "{\\"trials\\": [$trials], \\"limits\\": {\\"mfu\\": 0.5, \\"mbu\\": 0.75, \\"decode_mfu\\": 0.25, \\"flops\\": 4e11, \\
-\\"flops_dtype\\": \\"q4_1\\", \\"bytes_per_s\\": 5e10}, \\"tool\\": {\\"version\\": \\"0\\", \\"commit\\": \\"abc\\", \\"build\\": \\"GNU\\"}, \\
+\\"flops_dtype\\": \\"q4_1\\", \\"bytes_per_s\\": 5e10, \\"bytes_per_s_median\\": 4e10}, \\
+\\"tool\\": {\\"version\\": \\"0\\", \\"commit\\": \\"abc\\", \\"build\\": \\"GNU\\"}, \\
 \\"host\\": {\\"cpu\\": \\"A CPU\\", \\"cores\\": 2, \\"memory_bytes\\": 8589934592, \\"os\\": \\"Debian\\", \\"kernel\\": \\"Linux\\"}, \\
 \\"device\\": {\\"isa\\": \\"AVX2\\"}, \\"environment\\": {\\"virtualization\\": null}}"
 exit 130
@@ -122,8 +124,10 @@ class WholeRun(unittest.TestCase):
     def test_table(self):
         text = self.measure()
         self.assertIn("| SmolLM2 135M, q4_1 | prefill 512 | llama.cpp | 1000 | 2000 | 0.50 (0.50 to 0.50) | 3 | 50 % of FLOP/s |", text)
-        self.assertIn("| SmolLM2 135M, q4_1 | decode 64 after 512 | llama.cpp | 110 | 50 | 2.20 (2.00 to 2.40) | 3 | 75 % of B/s |", text)
-        self.assertIn("read at 50.0 GB/s", text)
+        self.assertIn("| SmolLM2 135M, q4_1 | decode 64 after 512 | llama.cpp | 110 | 50 | 2.20 (2.00 to 2.40) | 3 | "
+                      "75 % of B/s (94 % of its median) |", text)
+        self.assertIn("read at 50.0 GB/s (assay's probe, the best of all processes), in the median repetition of the median process "
+                      "at 40.0 GB/s", text)
         self.assertIn("400 GFLOP/s (q4_1)", text)
         self.assertIn("`./dev peers --pairs 3 --rows 'smol'`", text)
         self.assertNotIn("Not measured", text)
@@ -138,10 +142,24 @@ class WholeRun(unittest.TestCase):
         self.assertIn("| failed | 2000 |  | 0 |  |", text)
         self.assertIn("assay: assay ended with 2: assay: no such model", text)
 
+    def test_a_peer_that_prints_nonsense(self):
+        for printed, error in (("hm", "JSONDecodeError"), ("[{}]", "KeyError"), ("[]", "printed no test of 512")):
+            text = self.measure(broken=f"echo '{printed}'; exit 0;")
+            self.assertRegex(text, "- smollm2-135m q4_1 speed: llama.cpp: llama-bench printed something unexpected: .*" + error)
+
     def test_assay_ends_in_the_middle(self):
-        text = self.measure(dtype="crash")
-        self.assertIn("| failed | 2000 |  | 0 |  |", text)
-        self.assertIn("assay: assay ended with 2: assay: device lost", text)
+        for dtype in ("crash", "late"):
+            text = self.measure(dtype=dtype)
+            self.assertIn("| failed | 2000 |  | 0 |  |", text)
+            self.assertIn("assay: assay ended with 2: assay: device lost", text)
+
+    def test_bandwidth_is_of_processes_with_all_threads(self):
+        def row(threads, median):
+            limits = {"bytes_per_s": 5e10, "bytes_per_s_median": median, "flops": None, "flops_dtype": "q8_0"}
+            return {"threads": threads, "cores": 2, "isa": "", "result": {"limits": limits}}
+        rows = [row(2, 3e10), row(1, 1e10), row(2, None), row(2, 4e10)]
+        self.assertEqual(page.known(rows, "bytes_per_s_median"), [3e10, 4e10])
+        self.assertIsNone(page.best(rows, "flops"))
 
     def test_rows_have_names_of_their_own(self):
         names = [row.name for row in peers.all_rows(True)]

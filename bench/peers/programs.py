@@ -50,7 +50,6 @@ def python():
     folder = os.path.join(CACHE, "venv")
     found = os.path.join(folder, "bin", "python")
     if not os.path.exists(os.path.join(folder, "bin", "pip")):
-        os.makedirs(CACHE, exist_ok=True)
         run("making a virtual environment", [sys.executable, "-m", "venv", folder])
     return found
 
@@ -58,7 +57,10 @@ def python():
 def download(folder, package, version, *options):
     run(f"downloading {package} {version}",
         [python(), "-m", "pip", "download", "-q", "--no-deps", *options, "-d", folder, f"{package}=={version}"])
-    return glob.glob(os.path.join(folder, package.replace("-", "_") + "-*"))[0]
+    found = glob.glob(os.path.join(folder, package.replace("-", "_") + "-*"))
+    if not found:
+        raise Failed(f"pip downloaded no file of {package} {version}")
+    return found[0]
 
 
 def llama_source():
