@@ -3,9 +3,9 @@
 // returns; the lengths of sequences are device tensors, so a launch is planned by upper bounds (tokens, sequences,
 // blocks) and each block of threads finds its work on the device.
 // q, y: F32, BF16 or F16, rows and heads may be strided. Caches: F32, BF16, F16 or F8_E4M3, HND or NHD, any block size
-// that is a multiple of 16; keys begin on 16 bytes (of one byte an element: on 8). Head sizes: multiples of 8 up to 256; the tensor-core kernels take
-// 64, 96 and 128, and q in the caches' 16-bit dtype (or f32 with bf16 caches; bf16 or f32 with F8_E4M3 caches).
-// q_offsets must not decrease.
+// that is a multiple of 16; keys begin on 16 bytes (of one byte an element: on 8). Head sizes: multiples of 8 up to
+// 256; the tensor-core kernels take 64, 96 and 128, and q in the caches' 16-bit dtype (or f32 with bf16 caches; bf16 or
+// f32 with F8_E4M3 caches). q_offsets must not decrease.
 #pragma once
 
 #include <cstddef>
