@@ -21,6 +21,7 @@ CORES = len(os.sched_getaffinity(0))
 NAMES = {"smollm2-135m": "SmolLM2 135M", "gemma-3-270m": "Gemma 3 270M", "qwen2.5-0.5b": "Qwen2.5 0.5B shape",
          "llama-3.2-1b": "Llama 3.2 1B shape"}
 DEFAULT_PAIRS, QUICK_PAIRS = 5, 2
+KINDS = ["speed", "load", "batch", "context"]  # the longest last: a run that is cut keeps what it has
 
 
 @dataclasses.dataclass
@@ -72,7 +73,8 @@ def all_rows(isa_rows):
     if isa_rows:
         rows += [Row(model, dtype, "speed", repeats=3 if "smol" in model else 1, isa="avx2", named=True)
                  for model, dtype in (("smollm2-135m", "q4_1"), ("qwen2.5-0.5b", "bf16"), ("qwen2.5-0.5b", "q8_0"))]
-    return rows + [Row("qwen2.5-0.5b", "bf16", "context", isl=8192, osl=16), Row("llama-3.2-1b", "bf16", "load")]
+    rows += [Row("qwen2.5-0.5b", "bf16", "context", isl=8192, osl=16), Row("llama-3.2-1b", "bf16", "load")]
+    return sorted(rows, key=lambda row: KINDS.index(row.kind))
 
 
 class Run:
