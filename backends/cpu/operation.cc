@@ -78,8 +78,8 @@ Operation Bind(const assay_op_desc* desc, const assay_args* args, bool reference
     backend::Fail(ASSAY_ERR_UNSUPPORTED, "qk_norm_rope_kv_write: this device runs its parts one by one");
   }
   o.reference = reference;
-  // The scale behind the row, as weight_pack put it.
-  if (IsRowScaled(o.weight.dtype)) o.in[1].stride[0] += static_cast<int64_t>(sizeof(float));
+  // The reference keeps a row's scale behind the row, as weight_pack put it.
+  if (reference && IsRowScaled(o.weight.dtype)) o.in[1].stride[0] += static_cast<int64_t>(sizeof(float));
   if (o.op == ASSAY_OP_ROPE && !reference) ref::RopeInvFreq(o.rope, o.inv_freq);
   return o;
 }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Packing of weights into the layouts of linear_kernels.h, and embedding look-ups in them.
 #include <algorithm>
-#include <bit>
 #include <cstring>
 
 #include "kernels/cpu/linear_kernels.h"
+#include "kernels/ref/convert.h"
 
 namespace assay::cpu {
 namespace {
@@ -72,13 +72,6 @@ uint32_t Load32(const uint8_t* p) {
   uint32_t v;
   std::memcpy(&v, p, 4);
   return v;
-}
-
-float HalfToFloat(uint16_t h) {
-  const uint32_t bits = (h & 0x7fffu) << 13;
-  const uint32_t magnitude =
-      bits >= 0x0f800000 ? bits | 0x7f800000 : std::bit_cast<uint32_t>(std::bit_cast<float>(bits) * 0x1p112f);
-  return std::bit_cast<float>(magnitude | (h & 0x8000u) << 16);
 }
 
 // [rows][cols] of T, `pitch` bytes from row to row -> [cols][64]. Columns of 64 rows at a time: what is written stays
@@ -224,7 +217,7 @@ Piece OpenPiece(DType dtype, const std::byte* panel, const std::byte* block, int
   const auto half = [&](int64_t at) {
     uint16_t h;
     std::memcpy(&h, block + at, 2);
-    return HalfToFloat(h);
+    return ref::F16ToF32(h);
   };
   const auto byte = [&](int64_t at) { return static_cast<uint8_t>(block[at]); };
   Piece piece{block + layout.head_bytes + p * layout.piece_bytes, {}, 0};
@@ -277,10 +270,10 @@ void ReadRow(const WeightSpec& spec, const std::byte* packed, int64_t row, int64
         std::memcpy(y + k, panel + (k * kPanelRows + n) * 4, 4);
       } else if (spec.dtype == DType::kF16) {
         std::memcpy(&half, panel + (k * kPanelRows + n) * 2, 2);
-        y[k] = HalfToFloat(half);
+        y[k] = ref::F16ToF32(half);
       } else {
         std::memcpy(&half, panel + ((k / 2 * kPanelRows + n) * 2 + k % 2) * 2, 2);
-        y[k] = std::bit_cast<float>(static_cast<uint32_t>(half) << 16);
+        y[k] = ref::BF16ToF32(half);
       }
     }
     return;
