@@ -82,16 +82,17 @@ void QuantizeQ8_0(const float* x, uint8_t* block) {
   }
 }
 
-void QuantizeQ4_0(const float* x, uint8_t* block) {
-  float amax = 0.0f;
-  float max = 0.0f;
+// The value of a block that is farthest from zero, the first of several.
+float Farthest(const float* x) {
+  float farthest = 0.0f;
   for (int i = 0; i < kBlock; ++i) {
-    if (std::fabs(x[i]) > amax) {
-      amax = std::fabs(x[i]);
-      max = x[i];
-    }
+    if (std::fabs(x[i]) > std::fabs(farthest)) farthest = x[i];
   }
-  const float d = max / -8.0f;
+  return farthest;
+}
+
+void QuantizeQ4_0(const float* x, uint8_t* block) {
+  const float d = Farthest(x) / -8.0f;
   const float id = Inverse(d);
   Store16(block, d);
   for (int i = 0; i < kBlock / 2; ++i) {
@@ -129,15 +130,7 @@ void Pack5Bits(const int32_t* q, uint8_t* out) {
 }
 
 void QuantizeQ5_0(const float* x, uint8_t* block) {
-  float amax = 0.0f;
-  float max = 0.0f;
-  for (int i = 0; i < kBlock; ++i) {
-    if (std::fabs(x[i]) > amax) {
-      amax = std::fabs(x[i]);
-      max = x[i];
-    }
-  }
-  const float d = max / -16.0f;
+  const float d = Farthest(x) / -16.0f;
   const float id = Inverse(d);
   Store16(block, d);
   int32_t q[kBlock];
