@@ -29,6 +29,7 @@ struct Sequence {
 struct Problem {
   View q, k_cache, v_cache, block_table, q_offsets, kv_lens, y;
   AttnAttr attr;
+  LinearKernels::Gemm bf16_product;
   int64_t kv_heads, group, dim, sequences;
   int team_size;
   int64_t row_block = kAttnMaxRows;
@@ -154,6 +155,7 @@ AttnItem Bind(const Problem& p, const Item& item, float* partials, float* scratc
   a.softcap = p.attr.softcap;
   a.partial = item.partial_row < 0 ? nullptr : partials + item.partial_row * (p.dim + 2);
   a.scratch = scratch;
+  a.bf16_product = p.bf16_product;
   return a;
 }
 
@@ -243,8 +245,15 @@ size_t AttnPagedWorkspace(int64_t tokens, int64_t heads, int64_t head_dim, int t
 
 void AttnPaged(const View& q, const View& k_cache, const View& v_cache, const View& block_table, const View& q_offsets,
                const View& kv_lens, const View& y, const AttnAttr& attr, void* workspace, const Team& team) {
+  AttnPagedBy(SmallBf16Product(CurrentIsa()), q, k_cache, v_cache, block_table, q_offsets, kv_lens, y, attr, workspace,
+              team);
+}
+
+void AttnPagedBy(LinearKernels::Gemm bf16_product, const View& q, const View& k_cache, const View& v_cache,
+                 const View& block_table, const View& q_offsets, const View& kv_lens, const View& y,
+                 const AttnAttr& attr, void* workspace, const Team& team) {
   if (q.shape[0] == 0 || q.shape[1] == 0) return;
-  Problem p{q, k_cache, v_cache, block_table, q_offsets, kv_lens, y, attr, 0, 0, 0, 0, team.size};
+  Problem p{q, k_cache, v_cache, block_table, q_offsets, kv_lens, y, attr, bf16_product, 0, 0, 0, 0, team.size};
   p.kv_heads = k_cache.shape[attr.kv.layout == KvLayout::kHND ? 1 : 2];
   p.group = q.shape[1] / p.kv_heads;
   p.dim = q.shape[2];

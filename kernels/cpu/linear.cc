@@ -37,6 +37,10 @@ const LinearKernels& LinearKernelsFor([[maybe_unused]] const Isa& isa) {
   return linear_generic::kKernels;
 }
 
+LinearKernels::Gemm SmallBf16Product(const Isa& isa, const AmxKernels& amx) {
+  return isa.amx_bf16 ? amx.small : LinearKernelsFor(isa).small_bf16;
+}
+
 namespace {
 
 constexpr int64_t kChunkCols = 256;  // columns of a block weight that are dequantised to f32 at a time

@@ -44,7 +44,7 @@ struct Tiles {
 
 }  // namespace
 
-const AmxKernels kAmx = {AmxConvert<Tiles>, AmxGemm<Tiles>::Run};
+const AmxKernels kAmx = {AmxConvert<Tiles>, AmxGemm<Tiles>::Run, AmxSmall<Tiles>};
 #else
 const AmxKernels kAmx = {};
 #endif

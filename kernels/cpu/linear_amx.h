@@ -162,7 +162,8 @@ class AmxAhead {
 struct AmxProduct {
   const std::byte* x;
   const std::byte* w;
-  int64_t steps;  // of 32 columns
+  int64_t x_row, x_step;  // bytes from one row of x to the next, and from 32 columns to the next
+  int64_t steps;          // of 32 columns
   const float* from;
   float* to;
   int64_t from_stride, to_stride;  // bytes
@@ -195,14 +196,14 @@ template <class Tiles, int kTall>  // tiles of x: 1 or 2
     Tiles::template Load<2>(from + 16 * p.from_stride, p.from_stride);
     Tiles::template Load<3>(from + 16 * p.from_stride + 64, p.from_stride);
   }
-  for (int64_t i = 0; i < steps; ++i, x += kAmxStripRows * 64, w += 16 * kWStride) {
+  for (int64_t i = 0; i < steps; ++i, x += p.x_step, w += 16 * kWStride) {
     Tiles::template LoadOnce<6>(w, kWStride);
-    Tiles::template Load<4>(x, 64);
+    Tiles::template Load<4>(x, p.x_row);
     Tiles::template Dot<0, 4, 6>();
     Tiles::template LoadOnce<7>(w + 64, kWStride);
     Tiles::template Dot<1, 4, 7>();
     if constexpr (kTall == 2) {
-      Tiles::template Load<5>(x + 16 * 64, 64);
+      Tiles::template Load<5>(x + 16 * p.x_row, p.x_row);
       Tiles::template Dot<2, 5, 6>();
       Tiles::template Dot<3, 5, 7>();
     }
@@ -295,6 +296,8 @@ class AmxGemm {
       for (int64_t j = 0; j < across; ++j, ++i) {
         AmxProduct p = {};
         p.x = X(b_, s);
+        p.x_row = 64;
+        p.x_step = kAmxStripRows * 64;
         p.w = w_ + j / 2 * w_stride_ + j % 2 * 128;
         p.steps = (b_.k1 - b_.k0) / 32;
         p.next_w = next_w_.Take();
@@ -341,5 +344,38 @@ class AmxGemm {
   int64_t w_stride_ = 0;
   AmxAhead<Tiles> next_w_, next_x_;
 };
+
+// SmallBf16Product. What does not fill 16 rows goes to y by way of a block of its own.
+template <class Tiles>
+void AmxSmall(const GemmArgs& a) {
+  static constexpr float kZeros[32] = {};
+  Tiles::Configure();
+  for (int64_t n = 0; n < a.n1; n += 32) {
+    AmxProduct p = {};
+    p.w = a.w + n / kPanelRows * a.panel_bytes + n % kPanelRows * 4;
+    p.x_row = a.ldx * 2;
+    p.x_step = 64;
+    p.steps = a.k / 32;
+    for (int64_t m = a.m0; m < a.m1;) {
+      const int64_t left = a.m1 - m, rows = left < 16 ? left : left < 32 ? 16 : 32;
+      float* const y = a.y + m * a.ldy + n;
+      float edge[16 * 32];
+      p.x = static_cast<const std::byte*>(a.x) + m * p.x_row;
+      p.to = rows < 16 ? edge : y;
+      p.to_stride = rows < 16 ? 32 * 4 : a.ldy * 4;
+      p.from = a.accumulate ? p.to : kZeros;
+      p.from_stride = a.accumulate ? p.to_stride : 0;
+      for (int64_t r = 0; r < rows && p.to == edge; ++r) std::memcpy(edge + r * 32, y + r * a.ldy, 32 * 4);
+      if (rows == 32) {
+        AmxMultiply<Tiles, 2>(p);
+      } else {
+        AmxMultiply<Tiles, 1>(p);
+      }
+      for (int64_t r = 0; r < rows && p.to == edge; ++r) std::memcpy(y + r * a.ldy, edge + r * 32, 32 * 4);
+      m += rows;
+    }
+  }
+  Tiles::Release();
+}
 
 }  // namespace assay::cpu

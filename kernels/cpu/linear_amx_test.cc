@@ -130,6 +130,16 @@ struct EmulatedTiles {
   static void Fail(const char* what) { ADD_FAILURE() << what << " outside its memory, or without tiles"; }
 };
 
+void EmulatedSmall(const GemmArgs& a) {
+  const int64_t rows = (a.m1 - a.m0 + 15) / 16 * 16;
+  state.x = RangeOf(static_cast<const uint16_t*>(a.x) + a.m0 * a.ldx, ((rows - 1) * a.ldx + a.k) * 2);
+  state.w = RangeOf(a.w, a.n1 / kPanelRows * a.panel_bytes);
+  state.bias = state.y = {};
+  state.scratch = {0, UINTPTR_MAX};  // sums of some rows pass through the stack: ASan watches where they go
+  AmxSmall<EmulatedTiles>(a);
+  if (state.configured) ADD_FAILURE() << "tiles not released";
+}
+
 void EmulatedGemm(const AmxArgs& a) {
   const int64_t rows = a.dequantize != nullptr ? kBlockRows : kPanelRows;
   state.x = RangeOf(a.x, a.x_rows * a.k * 2);
@@ -146,7 +156,7 @@ void EmulatedGemm(const AmxArgs& a) {
 }  // namespace
 
 extern const AmxKernels kEmulatedAmx;
-const AmxKernels kEmulatedAmx = {AmxConvert<EmulatedTiles>, EmulatedGemm};
+const AmxKernels kEmulatedAmx = {AmxConvert<EmulatedTiles>, EmulatedGemm, EmulatedSmall};
 
 namespace {
 

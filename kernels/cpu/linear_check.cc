@@ -8,8 +8,48 @@
 #include "kernels/cpu/linear_kernels.h"
 
 namespace assay::cpu {
+namespace {
 
-bool AmxAgrees(const Isa& isa, const AmxKernels& amx) {
+// Of whole numbers, which sums hold exactly.
+bool SmallProductAgrees(const AmxKernels& amx) {
+  constexpr int64_t kM = 55, kRows = 64, kN = 128, kK = 64;
+  const auto number = [](int64_t i) { return static_cast<float>((i * 37 + i / 64 * 11) % 15 - 7); };
+  const auto bits = [](float v) {
+    uint32_t u;
+    std::memcpy(&u, &v, sizeof(u));
+    return static_cast<uint16_t>(u >> 16);
+  };
+  std::vector<uint16_t> x(kRows * kK), w(kN * kK);
+  for (int64_t i = 0; i < kRows * kK; ++i) x[i] = bits(number(i));
+  for (int64_t n = 0; n < kN; ++n) {
+    for (int64_t k = 0; k < kK; ++k) {
+      w[n / 64 * 64 * kK + (k / 2 * 64 + n % 64) * 2 + k % 2] = bits(number(kRows * kK + n * kK + k));
+    }
+  }
+  std::vector<float> y(kM * kN, 1.0f);
+  GemmArgs a;
+  a.x = x.data();
+  a.w = reinterpret_cast<const std::byte*>(w.data());
+  a.y = y.data();
+  a.ldx = a.k = kK;
+  a.panel_bytes = kPanelRows * kK * 2;
+  a.m1 = kM;
+  a.ldy = a.n1 = kN;
+  for (const bool accumulate : {false, true}) {
+    a.accumulate = accumulate;
+    amx.small(a);
+  }
+  for (int64_t m = 0; m < kM; ++m) {
+    for (int64_t n = 0; n < kN; ++n) {
+      float want = 0;
+      for (int64_t k = 0; k < kK; ++k) want += number(m * kK + k) * number(kRows * kK + n * kK + k);
+      if (y[m * kN + n] != 2 * want) return false;
+    }
+  }
+  return true;
+}
+
+bool GemmAgrees(const Isa& isa, const AmxKernels& amx) {
   constexpr int64_t kM = 65, kN = 100, kK = 392;  // tails in all directions, two blocks of columns
   const WeightSpec spec{DType::kBF16, DType::kNone, kN, kK};
   uint32_t state = 1;
@@ -47,6 +87,12 @@ bool AmxAgrees(const Isa& isa, const AmxKernels& amx) {
     if (!(std::abs(own[i] - expected[i]) <= allowed)) return false;
   }
   return true;
+}
+
+}  // namespace
+
+bool AmxAgrees(const Isa& isa, const AmxKernels& amx) {
+  return SmallProductAgrees(amx) && GemmAgrees(isa, amx);
 }
 
 bool TilesAgree() {

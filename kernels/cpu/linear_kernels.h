@@ -152,6 +152,7 @@ struct LinearKernels {
   using Convert = void (*)(const ConvertArgs&, int64_t begin, int64_t end);
   Gemm f32, f16, bf16;         // x is f32
   Gemm bf16_dot;               // x is bf16; nullptr without AVX-512 BF16
+  Gemm small_bf16;             // SmallBf16Product
   const BlockKernels* blocks;  // block_count of them, one per dtype
   int block_count;
   Convert to_bf16, quantize;
@@ -174,8 +175,13 @@ struct AmxArgs : GemmArgs {  // k: padded to 32, for block types to 64; m0 begin
 struct AmxKernels {
   LinearKernels::Convert convert;  // x_rows is ConvertArgs::padded_rows
   void (*gemm)(const AmxArgs&);
+  LinearKernels::Gemm small;  // SmallBf16Product
 };
 extern const AmxKernels kAmx;  // for machines with Isa::amx_bf16 only
+// The product of bf16 rows, any number of columns (but a multiple of 32) and of rows apart, with panels that all fit
+// the caches: y (+)= x * w^T, n1 a multiple of 64. Reads up to 15 rows more of x, of which nothing becomes of y.
+// nullptr where the machine has no such products.
+LinearKernels::Gemm SmallBf16Product(const Isa& isa, const AmxKernels& amx = kAmx);
 // Whether a small product by tiles is that of the vectors of `isa`: these kernels were tested on an emulation.
 bool AmxAgrees(const Isa& isa, const AmxKernels& amx = kAmx);
 

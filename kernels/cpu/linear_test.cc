@@ -451,12 +451,14 @@ TEST(LinearCheck, TilesThatDifferFromVectorsAreFoundOut) {
       for (int64_t n = a.n0; n < a.n1; ++n) a.y[m * a.ldy + n] = 0;
     }
   };
+  constexpr auto kWrongToo = [](const GemmArgs&) {};
   int levels = 0;
   for (const auto& [isa, amx] : Levels()) {
     if (!isa.amx_bf16) continue;
     ++levels;
     EXPECT_TRUE(AmxAgrees(isa, *amx));
-    EXPECT_FALSE(AmxAgrees(isa, {amx->convert, kWrong}));
+    EXPECT_FALSE(AmxAgrees(isa, {amx->convert, kWrong, amx->small}));
+    EXPECT_FALSE(AmxAgrees(isa, {amx->convert, amx->gemm, kWrongToo}));
   }
   EXPECT_GT(levels, 0);
 }

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/cpu/linear_kernels.h"
 #include "kernels/view.h"
 
 namespace assay::cpu {
@@ -49,22 +50,24 @@ struct AttnItem {
   float softcap;   // 0: none
   float* partial;  // null: rows are finished and go to y. Else [rows, dim + 2]: sums, their maximum, their weight
   float* scratch;  // AttnScratchFloats(dim)
+  // Products of bf16 with packed panels, for many rows; null: only f32's. Caches of f32 and f16 always take f32's.
+  LinearKernels::Gemm bf16_product;
 };
 
-constexpr int64_t kAttnTile = 64;     // keys scored at a time: the scores of a row stay in registers and L1
-constexpr int64_t kAttnMaxRows = 96;  // query rows that share a transposed tile of keys: 8 to 16 register tiles
-constexpr int64_t kAttnDotRows = 16;  // up to here a dot product per key beats transposing the keys
-constexpr int64_t kAttnMaxDim = 512;  // elements of a head
-constexpr int64_t kAttnPad = 16;      // rows in scratch are padded to the widest vector
+constexpr int64_t kAttnTile = 64;      // keys scored at a time: the scores of a row stay in registers and L1
+constexpr int64_t kAttnMaxRows = 192;  // query rows that share a transposed tile of keys
+constexpr int64_t kAttnDotRows = 16;   // up to here a dot product per key beats transposing the keys
+constexpr int64_t kAttnMaxDim = 512;   // elements of a head
+constexpr int64_t kAttnPad = 64;       // rows in scratch are padded to the widest vector, and to a panel of products
 inline int64_t AttnPadded(int64_t dim) {
   return (dim + kAttnPad - 1) / kAttnPad * kAttnPad;
 }
 inline int64_t AttnScratchFloats(int64_t dim) {
   const int64_t padded = AttnPadded(dim);
-  return 2 * kAttnMaxRows * padded       // queries, sums
-         + kAttnMaxRows * kAttnTile      // scores
-         + 2 * kAttnTile * padded        // keys (transposed), values
-         + 2 * kAttnMaxRows + kAttnPad;  // maximum and weight of each row
+  return 2 * kAttnMaxRows * padded   // queries, sums
+         + kAttnMaxRows * kAttnTile  // scores
+         + 2 * kAttnTile * padded    // keys (transposed), values
+         + (1 + 16) * kAttnMaxRows;  // maximum of each row, and weight of each, perhaps per lane of a vector
 }
 
 struct OpsKernels {
@@ -86,6 +89,11 @@ struct OpsKernels {
   uint64_t (*fold_bytes)(const void* x, int64_t bytes);  // reads all, at full bandwidth
   void (*attend)(DType kv, const AttnItem& item);
 };
+
+// AttnPaged with these products (AttnItem::bf16_product).
+void AttnPagedBy(LinearKernels::Gemm bf16_product, const View& q, const View& k_cache, const View& v_cache,
+                 const View& block_table, const View& q_offsets, const View& kv_lens, const View& y,
+                 const AttnAttr& attr, void* workspace, const Team& team);
 
 // Of the instruction set that isa.h reports.
 const OpsKernels& CurrentOpsKernels();

@@ -16,10 +16,14 @@
 #include <vector>
 
 #include "kernels/cpu/isa.h"
+#include "kernels/cpu/ops_kernels.h"
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/ref/ops.h"
 
 namespace assay::cpu {
+
+extern const AmxKernels kEmulatedAmx;  // linear_amx_test.cc
+
 namespace {
 
 size_t BytesOf(DType dtype) {
@@ -322,7 +326,7 @@ struct AttnCase {
   float softcap;
 };
 
-void CheckAttention(const AttnCase& c, int team_size) {
+void CheckAttention(const AttnCase& c, int team_size, LinearKernels::Gemm product) {
   SCOPED_TRACE(std::string(c.name) + ", team of " + std::to_string(team_size));
   std::vector<int32_t> offsets = {0};
   for (const int32_t n : c.query_lens) offsets.push_back(offsets.back() + n);
@@ -357,13 +361,16 @@ void CheckAttention(const AttnCase& c, int team_size) {
   const size_t bytes = AttnPagedWorkspace(tokens, c.kv_heads * c.group, c.dim, team_size);
   std::vector<uint8_t> workspace(bytes + 128, 0xff);  // NaN to begin with: nothing may be taken from an earlier use
   void* at = workspace.data() + (64 - reinterpret_cast<uintptr_t>(workspace.data()) % 64) % 64;
-  OnTeam(team_size,
-         [&](const Team& team) { AttnPaged(q, cache.k, cache.v, table, q_offsets, kv_lens, y, attr, at, team); });
-  // The error of a score, a sum of dim products, enters its weight as a factor.
-  ExpectNear(y, expected, 2e-6 + 3e-7 * std::sqrt(static_cast<double>(c.dim)), c.name);
+  OnTeam(team_size, [&](const Team& team) {
+    AttnPagedBy(product, q, cache.k, cache.v, table, q_offsets, kv_lens, y, attr, at, team);
+  });
+  // The error of a score, a sum of dim products, enters its weight as a factor. In bf16: scores of deviation 2 from
+  // operands, and then weights, that are off by up to 2^-9.
+  const bool in_bf16 = product != nullptr && (c.dtype == DType::kBF16 || c.dtype == DType::kF8_E4M3);
+  ExpectNear(y, expected, in_bf16 ? 0.02 : 2e-6 + 3e-7 * std::sqrt(static_cast<double>(c.dim)), c.name);
   Tensor alone(y);
   std::vector<float> own(AttnPagedWorkspace(tokens, c.kv_heads * c.group, c.dim, 1) / 4);
-  AttnPaged(q, cache.k, cache.v, table, q_offsets, kv_lens, alone, attr, own.data(), {});
+  AttnPagedBy(product, q, cache.k, cache.v, table, q_offsets, kv_lens, alone, attr, own.data(), {});
   ExpectNear(y, alone, 0, std::string(c.name) + ": the size of the team shows");
   for (const uint8_t* p = static_cast<uint8_t*>(at) + bytes; p < workspace.data() + workspace.size(); ++p) {
     ASSERT_EQ(*p, 0xff) << "wrote behind the workspace";
@@ -393,8 +400,15 @@ TEST(Ops, Attention) {
       {"head of 256", kBF16, kHND, 32, 1, 2, 256, {20, 1}, {20, 90}, 0, 0, 0},
       {"head of 512", kF32, kHND, 32, 1, 1, 512, {18, 1}, {18, 9}, 0, 0, 0},
   };
+  // In f32, by the products of this machine, and by emulated tiles.
+  Isa tiles;
+  tiles.amx_bf16 = true;
+  std::vector<LinearKernels::Gemm> products = {nullptr, SmallBf16Product(tiles, kEmulatedAmx)};
+  if (SmallBf16Product(CurrentIsa()) != nullptr) products.push_back(SmallBf16Product(CurrentIsa()));
   for (const AttnCase& c : cases) {
-    for (const int team_size : kTeamSizes) CheckAttention(c, team_size);
+    for (const int team_size : kTeamSizes) {
+      for (const auto product : products) CheckAttention(c, team_size, product);
+    }
   }
 }
 
