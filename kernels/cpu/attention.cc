@@ -46,7 +46,7 @@ struct Problem {
     seq.first_key = oldest / kAttnTile * kAttnTile;
     return seq;
   }
-  bool IsSmall(const Sequence& seq) const { return seq.tokens * group <= kAttnDotRows; }
+  bool IsSmall(const Sequence& seq) const { return seq.tokens * group <= kAttnFewRows; }
   int64_t Parts(const Sequence& seq) const {
     if (!split || !IsSmall(seq)) return 1;
     return std::clamp<int64_t>((seq.keys - seq.first_key) / kKeysPerPart, 1, kMaxParts);
@@ -155,7 +155,7 @@ AttnItem Bind(const Problem& p, const Item& item, float* partials, float* scratc
   a.softcap = p.attr.softcap;
   a.partial = item.partial_row < 0 ? nullptr : partials + item.partial_row * (p.dim + 2);
   a.scratch = scratch;
-  a.bf16_product = p.bf16_product;
+  a.bf16_product = item.seq.tokens * p.group > kAttnFewRowsToBf16 ? p.bf16_product : nullptr;
   return a;
 }
 

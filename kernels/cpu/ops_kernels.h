@@ -19,6 +19,9 @@ struct BF16 {
 struct F16 {
   uint16_t bits;
 };
+struct PairBF16 {
+  BF16 first, second;
+};
 struct E4M3 {  // of KV caches only; loads make 480 of NaN
   uint8_t bits;
 };
@@ -50,15 +53,16 @@ struct AttnItem {
   float softcap;   // 0: none
   float* partial;  // null: rows are finished and go to y. Else [rows, dim + 2]: sums, their maximum, their weight
   float* scratch;  // AttnScratchFloats(dim)
-  // Products of bf16 with packed panels, for many rows; null: only f32's. Caches of f32 and f16 always take f32's.
+  // Products of bf16 with packed panels; null: f32's. Caches of f32 and f16 always take f32's.
   LinearKernels::Gemm bf16_product;
 };
 
-constexpr int64_t kAttnTile = 64;      // keys scored at a time: the scores of a row stay in registers and L1
-constexpr int64_t kAttnMaxRows = 192;  // query rows that share a transposed tile of keys
-constexpr int64_t kAttnDotRows = 16;   // up to here a dot product per key beats transposing the keys
-constexpr int64_t kAttnMaxDim = 512;   // elements of a head
-constexpr int64_t kAttnPad = 64;       // rows in scratch are padded to the widest vector, and to a panel of products
+constexpr int64_t kAttnTile = 64;          // keys scored at a time: the scores of a row stay in registers and L1
+constexpr int64_t kAttnMaxRows = 192;      // query rows that share a transposed tile of keys
+constexpr int64_t kAttnFewRows = 16;       // up to here a dot product per key beats transposing the keys in f32 ...
+constexpr int64_t kAttnFewRowsToBf16 = 4;  // ... or packing them in bf16
+constexpr int64_t kAttnMaxDim = 512;       // elements of a head
+constexpr int64_t kAttnPad = 64;  // rows in scratch are padded to the widest vector, and to a panel of products
 inline int64_t AttnPadded(int64_t dim) {
   return (dim + kAttnPad - 1) / kAttnPad * kAttnPad;
 }
