@@ -142,7 +142,7 @@ constexpr int64_t kExpandedScratch = kExpandedBytes + kExpandedRows * kBlockRows
 struct BlockKernels {
   DType dtype;
   void (*one)(const GemmArgs&);   // one row of x: unpacks in registers
-  void (*many)(const GemmArgs&);  // unpacks into scratch, once
+  void (*many)(const GemmArgs&);  // several: likewise for some dozens of them, beyond that into scratch, once
   // Columns [k0, k0 + count) (multiples of 64) of the panels at w -> f32 [count][64]; one panel of two leaves zeros.
   void (*dequantize)(const std::byte* w, int64_t panel_bytes, int panels, int64_t k0, int64_t count, float* out);
 };

@@ -206,10 +206,12 @@ ASSAY_INLINE void Finish(const GemmArgs& a, int64_t m, int64_t n, bool accumulat
     }
     return;
   }
+#pragma GCC unroll 8
   for (int i = 0; i < MR; ++i) {
     float* const y = a.y + (m + i) * a.ldy + n;
     float sums[NV * kLanes];
-    std::memcpy(sums, acc[i], sizeof(sums));
+#pragma GCC unroll 8
+    for (int v = 0; v < NV; ++v) Store(sums + v * kLanes, acc[i][v]);
     for (int64_t j = 0; j < a.n1 - n; ++j) {
       y[j] = sums[j] + (accumulate ? y[j] : 0.0f) + (bias != nullptr ? bias[n + j] : 0.0f);
     }
