@@ -177,6 +177,7 @@ ConvertedX ConvertX(LinearKernels::Convert convert, const WeightSpec& spec, cons
   a.out = at;
   a.scales = reinterpret_cast<BlockScale*>(at + plan.x_bytes);
   a.offset = OffsetOf(spec.dtype);
+  a.halves = spec.dtype == DType::kQ6_K;
   const int64_t begin = part.m0 * a.pieces_per_row;
   const int64_t end = (part.m1 == a.rows ? plan.x_rows : part.m1) * a.pieces_per_row;  // with the padding rows
   const bool together = plan.shared_x && part.across > 1;

@@ -98,7 +98,7 @@ constexpr int OffsetOf(DType dtype) {
 struct BlockScale {
   float scale;
   float sum;           // scale * (sum of q): for the mins
-  int32_t correct[2];  // -offset * (sum of q), of the first and the last 16: undoes OffsetOf
+  int32_t correct[2];  // -offset * (sum of q), which undoes OffsetOf: of all, or with ConvertArgs::halves of 16 each
 };
 
 // y[m, n] (+)= sum over k in [0, k) of x[m, k] * w[n, k], for m in [m0, m1), n in [n0, n1).
@@ -130,6 +130,7 @@ struct ConvertArgs {
   void* out = nullptr;
   BlockScale* scales = nullptr;
   int32_t offset = 0;
+  bool halves = false;
 };
 
 // Columns of a block weight that are expanded to bytes and f32 scales at a time: with them 32 rows fit the L1 cache.

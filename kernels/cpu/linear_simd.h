@@ -346,7 +346,7 @@ void ToBf16(const ConvertArgs& a, int64_t begin, int64_t end) {
 
 // x = scale * q with |q| <= 127, per piece of 32. A NaN among them makes the scale, and so the result, NaN: as
 // integers, magnitudes compare as the floats do, with NaN above all. (Integers also let the compiler reduce in trees.)
-void QuantizePiece(const float* x, int32_t offset, int8_t* q, BlockScale* s) {
+void QuantizePiece(const float* x, const ConvertArgs& a, int8_t* q, BlockScale* s) {
   constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer in the lowest bits
   VI largest = {};
   for (int j = 0; j < 32; j += kLanes) {
@@ -370,7 +370,8 @@ void QuantizePiece(const float* x, int32_t offset, int8_t* q, BlockScale* s) {
   for (int i = 0; i < 2 * kLanes; ++i) sums[i / kLanes] += terms[i];
   s->scale = tiny ? 0.0f : most / 127.0f;
   s->sum = s->scale * static_cast<float>(static_cast<int32_t>(sums[0] + sums[1]));
-  for (int h = 0; h < 2; ++h) s->correct[h] = static_cast<int32_t>(-static_cast<uint32_t>(offset) * sums[h]);
+  if (!a.halves) sums[0] += sums[1];
+  for (int h = 0; h < 2; ++h) s->correct[h] = static_cast<int32_t>(-static_cast<uint32_t>(a.offset) * sums[h]);
 }
 
 void Quantize(const ConvertArgs& a, int64_t begin, int64_t end) {
@@ -383,11 +384,11 @@ void Quantize(const ConvertArgs& a, int64_t begin, int64_t end) {
     const int64_t at = before * a.rows + row * pieces + piece - before;
     int8_t* const q = static_cast<int8_t*>(a.out) + at * 32;
     if (left >= 32) {
-      QuantizePiece(a.x + row * a.ldx + k, a.offset, q, a.scales + at);
+      QuantizePiece(a.x + row * a.ldx + k, a, q, a.scales + at);
     } else {
       float padded[32] = {};
       if (left > 0) std::memcpy(padded, a.x + row * a.ldx + k, left * sizeof(float));
-      QuantizePiece(padded, a.offset, q, a.scales + at);
+      QuantizePiece(padded, a, q, a.scales + at);
     }
   }
 }
