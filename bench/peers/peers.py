@@ -71,7 +71,7 @@ def all_rows(isa_rows):
     if CORES > 1:
         rows += [Row("smollm2-135m", "q4_1", "speed", repeats=2, threads=1), Row("qwen2.5-0.5b", "bf16", "speed", threads=1)]
     if isa_rows:
-        rows += [Row(model, dtype, "speed", repeats=3 if "smol" in model else 1, isa="avx2", named=True)
+        rows += [Row(model, dtype, "speed", repeats=3 if "smol" in model else 1, isa="avx2")
                  for model, dtype in (("smollm2-135m", "q4_1"), ("qwen2.5-0.5b", "bf16"), ("qwen2.5-0.5b", "q8_0"))]
     rows += [Row("qwen2.5-0.5b", "bf16", "context", isl=8192, osl=16), Row("llama-3.2-1b", "bf16", "load")]
     return sorted(rows, key=lambda row: KINDS.index(row.kind))
