@@ -17,6 +17,46 @@ struct WeightSpec {
   int64_t cols = 0;              // K; whole blocks for block types
 };
 
+// How elements lie in memory: blocks of so many elements and bytes.
+struct Storage {
+  int64_t elements, bytes;
+};
+constexpr Storage StorageOf(DType dtype) {
+  switch (dtype) {
+    case DType::kQ8_0:
+      return {32, 34};
+    case DType::kQ4_0:
+      return {32, 18};
+    case DType::kQ4_1:
+      return {32, 20};
+    case DType::kQ5_0:
+      return {32, 22};
+    case DType::kQ5_1:
+      return {32, 24};
+    case DType::kQ4_K:
+      return {256, 144};
+    case DType::kQ5_K:
+      return {256, 176};
+    case DType::kQ6_K:
+      return {256, 210};
+    case DType::kF8_B128:
+      return {128, 132};
+    case DType::kI4_G128:
+      return {128, 68};
+    case DType::kF32:
+    case DType::kI32:
+      return {1, 4};
+    case DType::kI64:
+      return {1, 8};
+    case DType::kU8:
+    case DType::kI8:
+    case DType::kF8_E4M3:
+      return {1, 1};
+    default:
+      return {1, 2};
+  }
+}
+
 // Bytes, one an element, and a scale in f32 for each row.
 constexpr bool IsRowScaled(DType dtype) {
   return dtype == DType::kF8_E4M3 || dtype == DType::kI8;

@@ -7,45 +7,6 @@
 
 namespace assay::backend {
 
-struct Storage {
-  int64_t elements, bytes;  // of a block
-};
-inline Storage StorageOf(DType dtype) {
-  switch (dtype) {
-    case DType::kQ8_0:
-      return {32, 34};
-    case DType::kQ4_0:
-      return {32, 18};
-    case DType::kQ4_1:
-      return {32, 20};
-    case DType::kQ5_0:
-      return {32, 22};
-    case DType::kQ5_1:
-      return {32, 24};
-    case DType::kQ4_K:
-      return {256, 144};
-    case DType::kQ5_K:
-      return {256, 176};
-    case DType::kQ6_K:
-      return {256, 210};
-    case DType::kF8_B128:
-      return {128, 132};
-    case DType::kI4_G128:
-      return {128, 68};
-    case DType::kF32:
-    case DType::kI32:
-      return {1, 4};
-    case DType::kI64:
-      return {1, 8};
-    case DType::kU8:
-    case DType::kI8:
-    case DType::kF8_E4M3:
-      return {1, 1};
-    default:
-      return {1, 2};
-  }
-}
-
 // Checks the tensors of one operation and turns them into views.
 class Binder {
  public:

@@ -19,46 +19,35 @@ int64_t RoundUp(int64_t n, int64_t unit) {
 
 // A block of one row as it lies in a file: see the ABI header for the layouts.
 struct SourceBlock {
-  int cols, bytes;
+  int64_t cols, bytes;
   int quants;  // where the quantities begin
 };
 constexpr SourceBlock SourceOf(DType dtype) {
+  const Storage storage = StorageOf(dtype);
   switch (dtype) {
-    case DType::kQ8_0:
-      return {32, 34, 2};
-    case DType::kQ4_0:
-      return {32, 18, 2};
-    case DType::kQ4_1:
-      return {32, 20, 4};
-    case DType::kQ5_0:
-      return {32, 22, 6};
-    case DType::kQ5_1:
-      return {32, 24, 8};
-    case DType::kQ4_K:
-      return {256, 144, 16};
-    case DType::kQ5_K:
-      return {256, 176, 48};
-    case DType::kQ6_K:
-      return {256, 210, 0};
     case DType::kI8:
-      return {32, 32, 0};
-    default:
-      return {128, 68, 4};
+      return {kPieceCols, kPieceCols, 0};  // of a row
+    case DType::kQ4_1:
+    case DType::kI4_G128:
+      return {storage.elements, storage.bytes, 4};
+    case DType::kQ5_0:
+      return {storage.elements, storage.bytes, 6};
+    case DType::kQ5_1:
+      return {storage.elements, storage.bytes, 8};
+    case DType::kQ4_K:
+      return {storage.elements, storage.bytes, 16};
+    case DType::kQ5_K:
+      return {storage.elements, storage.bytes, 48};
+    case DType::kQ6_K:
+      return {storage.elements, storage.bytes, 0};
+    default:  // Q8_0, Q4_0
+      return {storage.elements, storage.bytes, 2};
   }
 }
 
 int64_t SourceRowBytes(const WeightSpec& spec) {
-  switch (spec.dtype) {
-    case DType::kF32:
-      return spec.cols * 4;
-    case DType::kF16:
-    case DType::kBF16:
-      return spec.cols * 2;
-    case DType::kI8:
-      return spec.cols;
-    default:
-      return spec.cols / SourceOf(spec.dtype).cols * SourceOf(spec.dtype).bytes;
-  }
+  const Storage storage = StorageOf(spec.dtype);
+  return spec.cols / storage.elements * storage.bytes;
 }
 
 bool HasMin(DType dtype) {

@@ -422,8 +422,7 @@ const LinearKernels kKernels = {
     Gemm<Bf16DotFormat>,
     SmallProduct,
 #else
-    nullptr,
-    nullptr,
+    nullptr,          nullptr,
 #endif
     kBlocks,
     sizeof(kBlocks) / sizeof(kBlocks[0]),
