@@ -65,7 +65,7 @@ class RealModels : public testing::TestWithParam<RealModel> {
 
 TEST_P(RealModels, MeanLogProbabilityInTheDefaultDtype) {
   const double expected = oracle_.at("mean_logprob");
-  EXPECT_NEAR(MeanLogprob({}) / expected, 1, 0.01);
+  EXPECT_NEAR(MeanLogprob({}) / expected, 1, 0.005);
 }
 
 TEST_P(RealModels, EveryLogProbabilityInFloat32) {
