@@ -38,7 +38,7 @@ const LinearKernels& LinearKernelsFor([[maybe_unused]] const Isa& isa) {
 }
 
 LinearKernels::Gemm SmallBf16Product(const Isa& isa, const AmxKernels& amx) {
-  return isa.amx_bf16 ? amx.small : LinearKernelsFor(isa).small_bf16;
+  return isa.amx_bf16 ? amx.small : LinearKernelsFor(isa).bf16_dot;
 }
 
 namespace {

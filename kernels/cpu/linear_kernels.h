@@ -153,7 +153,6 @@ struct LinearKernels {
   using Convert = void (*)(const ConvertArgs&, int64_t begin, int64_t end);
   Gemm f32, f16, bf16;         // x is f32
   Gemm bf16_dot;               // x is bf16; nullptr without AVX-512 BF16
-  Gemm small_bf16;             // SmallBf16Product
   const BlockKernels* blocks;  // block_count of them, one per dtype
   int block_count;
   Convert to_bf16, quantize;

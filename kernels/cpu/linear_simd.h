@@ -278,44 +278,6 @@ void Gemm(const GemmArgs& a) {
   }
 }
 
-#if defined(__AVX512BF16__)
-// SmallBf16Product: whole panels, sums from y and back.
-template <int MR>
-void SmallTile(const GemmArgs& a, const std::byte* w, int64_t m, int64_t n) {
-  constexpr int kNv = kPanelRows / kLanes;
-  float* const y = a.y + m * a.ldy + n;
-  const uint16_t* x = static_cast<const uint16_t*>(a.x) + m * a.ldx;
-  VF acc[MR][kNv];
-#pragma GCC unroll 8
-  for (int i = 0; i < MR; ++i) {
-#pragma GCC unroll 8
-    for (int v = 0; v < kNv; ++v) acc[i][v] = a.accumulate ? Load<VF>(y + i * a.ldy + v * kLanes) : VF{};
-  }
-  for (int64_t k = 0; k < a.k; k += 2, x += 2, w += 4 * kPanelRows) Bf16DotFormat::Step<false>(w, x, a.ldx, acc);
-#pragma GCC unroll 8
-  for (int i = 0; i < MR; ++i) {
-#pragma GCC unroll 8
-    for (int v = 0; v < kNv; ++v) Store(y + i * a.ldy + v * kLanes, acc[i][v]);
-  }
-}
-template <int MR = kMaxTile>
-void SmallRows(int64_t rows, const GemmArgs& a, const std::byte* w, int64_t m, int64_t n) {
-  if (rows == MR) {
-    SmallTile<MR>(a, w, m, n);
-  } else if constexpr (MR > 1) {
-    SmallRows<MR - 1>(rows, a, w, m, n);
-  }
-}
-void SmallProduct(const GemmArgs& a) {
-  for (int64_t n = 0; n < a.n1; n += kPanelRows) {
-    const std::byte* const w = a.w + n / kPanelRows * a.panel_bytes;
-    int64_t m = a.m0;
-    for (; m + kMaxTile <= a.m1; m += kMaxTile) SmallTile<kMaxTile>(a, w, m, n);
-    SmallRows(a.m1 - m, a, w, m, n);
-  }
-}
-#endif
-
 #include "kernels/cpu/linear_blocks.inc"
 
 // ---- Conversion -----------------------------------------------------------------------------------------------
@@ -420,9 +382,8 @@ const LinearKernels kKernels = {
     Gemm<Bf16Format>,
 #if defined(__AVX512BF16__)
     Gemm<Bf16DotFormat>,
-    SmallProduct,
 #else
-    nullptr,          nullptr,
+    nullptr,
 #endif
     kBlocks,
     sizeof(kBlocks) / sizeof(kBlocks[0]),
