@@ -119,32 +119,6 @@ __global__ void __launch_bounds__(kThreads) PackKernel(WeightRef w, Rows rows) {
   if (row < rows.end) PackRun(Format{}, w, rows, row, i % rows.runs * 8);
 }
 
-struct Block {
-  int64_t elements, bytes;
-};
-Block SourceBlock(DType dtype) {
-  switch (dtype) {
-    case DType::kF16:
-    case DType::kBF16:
-      return {1, 2};
-    case DType::kQ8_0:
-      return {32, 34};
-    case DType::kQ4_0:
-      return {32, 18};
-    case DType::kQ4_1:
-      return {32, 20};
-    case DType::kI4_G128:
-      return {128, 68};
-    case DType::kF8_B128:
-      return {128, 132};
-    case DType::kF8_E4M3:
-    case DType::kI8:
-      return {1, 1};
-    default:
-      return {1, 4};
-  }
-}
-
 template <class T>
 int64_t RowBytes(PlainFormat<T>, int64_t cols) {
   return CeilDiv(cols * static_cast<int64_t>(sizeof(T)), 16) * 16;
@@ -201,7 +175,7 @@ const char* WeightUnsupported(const WeightSpec& spec) {
     default:
       return "weights are f32, f16, bf16, q8_0, q4_0, q4_1, f8_b128, f8_e4m3, i8 or i4_g128 here";
   }
-  if (spec.cols % SourceBlock(spec.dtype).elements != 0) return "a row of a block type is a whole number of blocks";
+  if (spec.cols % StorageOf(spec.dtype).elements != 0) return "a row of a block type is a whole number of blocks";
   return nullptr;
 }
 
@@ -217,7 +191,7 @@ size_t PackedWeightBytes(const WeightSpec& spec) {
 void PackRows(const WeightSpec& spec, const void* src, int64_t begin, int64_t count, void* packed, const Queue& queue) {
   if (count == 0 || spec.cols == 0) return;
   const WeightRef w = RefTo(spec, packed);
-  const Block block = SourceBlock(spec.dtype);
+  const Storage block = StorageOf(spec.dtype);
   WithFormat(spec.dtype, [&](auto format) {
     using Format = decltype(format);
     Rows rows{};
